@@ -1,0 +1,1 @@
+"""The Python client: one core without I/O, two shells."""

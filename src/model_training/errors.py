@@ -1,0 +1,202 @@
+"""Every error of the product, one tree.
+
+ModelTrainingError
+├── InvalidRequest            what was asked for breaks a rule (422); carries every fault found
+│   └── InvalidDeclaration    a pipeline.toml breaks a rule; each fault names file, line and key
+├── MalformedRequest          the request cannot be read at all (400)
+├── RequestTooLarge           413
+├── UnsupportedMediaType      415
+├── Unauthenticated           nobody, or nobody we know, is asking (401)
+├── Forbidden                 somebody we know may not do this (403)
+├── NotFound                  404
+│   ├── PipelineNotFound      says where was looked and the nearest names
+│   ├── JobNotFound
+│   └── OutputNotFound
+├── Conflict                  409
+│   ├── IdempotencyConflict   same key, other request
+│   └── PipelineExists        registered already, from another folder
+├── RangeNotSatisfiable       416
+├── Unavailable               something we depend on cannot be asked now; try again (503)
+│   ├── ExecutorUnavailable
+│   ├── LedgerUnavailable
+│   └── AccessUnavailable     cannot ask the decision point
+├── DiskReserveReached        507
+├── JobRejected               the executor will refuse this spec again, however often it is asked
+├── SettingsError             the service cannot start with these settings
+├── DataFolderInUse           another server holds the data folder
+└── JobFailed                 raised by the client: the job that was waited for did not succeed
+
+The class docstring is the message when none is given. What a handler must know is an
+attribute, never parsed out of the text. The HTTP status of each class stands in one table,
+``api/problems.py``.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a request: where, and what.
+
+    ``path`` is written as the caller wrote it: ``body.epochs``, ``query.timeout``,
+    ``header.Range``; in a declaration, the dotted key.
+    """
+
+    path: str
+    message: str
+
+
+class ModelTrainingError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
+        super().__init__(self.message)
+
+
+class InvalidRequest(ModelTrainingError):
+    """The request breaks a rule."""
+
+    def __init__(self, *faults: Fault) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"{fault.path}: {fault.message}" for fault in faults) or None)
+
+
+class InvalidDeclaration(InvalidRequest):
+    """The pipeline's declaration breaks a rule."""
+
+
+class MalformedRequest(ModelTrainingError):
+    """The request cannot be read."""
+
+
+class RequestTooLarge(ModelTrainingError):
+    """The request is larger than this service reads."""
+
+
+class UnsupportedMediaType(ModelTrainingError):
+    """The body must be JSON: send it with Content-Type: application/json."""
+
+
+class Unauthenticated(ModelTrainingError):
+    """Say who you are: send the token as Authorization: Bearer TOKEN."""
+
+
+class Forbidden(ModelTrainingError):
+    """You may not do this."""
+
+
+class NotFound(ModelTrainingError):
+    """There is no such thing here."""
+
+
+class PipelineNotFound(NotFound):
+    """There is no such pipeline.
+
+    ``looked`` names the places that were searched, ``nearest`` the known names most like it.
+    """
+
+    def __init__(
+        self, name: str, *, looked: tuple[str, ...] = (), nearest: tuple[str, ...] = ()
+    ) -> None:
+        self.name = name
+        self.looked = looked
+        self.nearest = nearest
+        message = f"There is no pipeline named {name!r}."
+        if looked:
+            message += f" Looked in: {', '.join(looked)}."
+        if nearest:
+            message += f" Did you mean {' or '.join(nearest)}?"
+        super().__init__(message)
+
+
+class JobNotFound(NotFound):
+    """There is no training job of this name."""
+
+
+class OutputNotFound(NotFound):
+    """The job kept no such output."""
+
+
+class Conflict(ModelTrainingError):
+    """The request does not fit what is there."""
+
+
+class IdempotencyConflict(Conflict):
+    """This Idempotency-Key was used for another request; use a new key for a new request."""
+
+
+class PipelineExists(Conflict):
+    """A pipeline of this name is registered from another folder."""
+
+
+class RangeNotSatisfiable(ModelTrainingError):
+    """The range begins beyond the end.
+
+    ``size`` is the number of bytes there are.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        super().__init__(f"The range begins beyond the end; there are {size} bytes.")
+
+
+class Unavailable(ModelTrainingError):
+    """Something this service depends on cannot be asked now; try again.
+
+    ``retry_after`` is in seconds.
+    """
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 5) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class ExecutorUnavailable(Unavailable):
+    """The executor cannot be asked now; try again."""
+
+
+class LedgerUnavailable(Unavailable):
+    """The ledger cannot be written now; try again."""
+
+
+class AccessUnavailable(Unavailable):
+    """Whether you may do this cannot be asked now; try again."""
+
+
+class DiskReserveReached(ModelTrainingError):
+    """The disk is nearly full; delete jobs that are no longer needed."""
+
+
+class JobRejected(ModelTrainingError):
+    """The executor will not run this job."""
+
+
+class SettingsError(ModelTrainingError):
+    """The service cannot start with these settings."""
+
+
+class DataFolderInUse(ModelTrainingError):
+    """Another server works on this data folder."""
+
+
+class JobFailed(ModelTrainingError):
+    """The training job did not succeed.
+
+    ``name``, ``state``, ``reason`` and ``exit_code`` are the job's; ``tail`` its last log lines.
+    """
+
+    def __init__(
+        self, name: str, *, state: str, reason: str | None, exit_code: int | None, tail: str = ""
+    ) -> None:
+        self.name = name
+        self.state = state
+        self.reason = reason
+        self.exit_code = exit_code
+        self.tail = tail
+        message = f"{name} {state}"
+        if reason:
+            message += f" ({reason})"
+        if exit_code is not None:
+            message += f", exit code {exit_code}"
+        super().__init__(message + (f"\n{tail}" if tail else ""))

@@ -1,0 +1,1 @@
+"""Folders of pipelines, and images: where a pipeline is looked up."""

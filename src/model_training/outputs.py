@@ -1,0 +1,130 @@
+"""What a job kept: files under its output folder, and nothing that a link leads to.
+
+A job writes this folder, so nothing in it is trusted: every component is opened relative to its
+parent without following links, and only regular files are listed or given out.
+"""
+
+import base64
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar
+
+from model_training.errors import OutputNotFound
+
+BLOCK = 256 * 1024  # bytes read at a time
+LISTING_LIMIT = 100_000  # files; more is not a listing but a mistake of the job
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """One file that a job kept."""
+
+    path: str
+    """relative to the output folder, with ``/``"""
+    size: int
+    """bytes"""
+    modified_at: datetime
+
+    __pydantic_config__: ClassVar = {"use_attribute_docstrings": True}
+
+
+def list_outputs(folder: Path) -> list[OutputFile]:
+    """The regular files below the folder, by path; none if there is no folder."""
+    return sorted(islice(_walk(folder), LISTING_LIMIT), key=lambda file: file.path)
+
+
+def _walk(folder: Path) -> Iterator[OutputFile]:
+    for root, _, names, descriptor in os.fwalk(folder, follow_symlinks=False):
+        prefix = os.path.relpath(root, folder) + "/" if root != str(folder) else ""
+        for name in names:
+            # A name that is no text cannot be asked for in a URL, so it is not listed.
+            if not _is_text(prefix + name):
+                continue
+            with suppress(FileNotFoundError):  # the job may remove it at any time
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                if stat.S_ISREG(found.st_mode):
+                    yield _described(prefix + name, found)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _described(path: str, found: os.stat_result) -> OutputFile:
+    return OutputFile(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOutput:
+    """A file held open: its size is fixed at this moment, whatever the job does to its name."""
+
+    file: OutputFile
+    descriptor: int
+
+    def blocks(self, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from ``start`` up to ``end``; fewer if the job has cut the file meanwhile."""
+        while start < end:
+            block = os.pread(self.descriptor, min(BLOCK, end - start), start)
+            if not block:
+                return
+            start += len(block)
+            yield block
+
+    def digest(self) -> str:
+        """SHA-256 in base64, as RFC 9530 wants it."""
+        sha256 = hashlib.sha256()
+        for block in self.blocks(0, self.file.size):
+            sha256.update(block)
+        return base64.b64encode(sha256.digest()).decode()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.descriptor)
+
+
+def open_output(folder: Path, path: str) -> OpenOutput:
+    """Open one file for reading.
+
+    Raises:
+        OutputNotFound: it is not there, is no regular file, or the path leads out of the folder.
+    """
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise _not_found(path)
+    try:
+        descriptor = _descend(folder, parts)
+    except (OSError, UnicodeEncodeError):
+        raise _not_found(path) from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise _not_found(path)
+    return OpenOutput(_described(path, found), descriptor)
+
+
+def _descend(folder: Path, parts: list[str]) -> int:
+    place = os.open(folder, _FOLDER)
+    for depth, part in enumerate(parts):
+        try:
+            inner = os.open(part, _FILE if depth == len(parts) - 1 else _FOLDER, dir_fd=place)
+        finally:
+            os.close(place)
+        place = inner
+    return place
+
+
+def _not_found(path: str) -> OutputNotFound:
+    return OutputNotFound(f"The job kept no output {path[:200]!r}.")

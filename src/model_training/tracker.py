@@ -1,0 +1,166 @@
+"""Observations into the ledger, and what follows from them.
+
+The tracker is the only reader of the executor's observations and, with the service's own
+``apply`` on submit, the only writer of states. It also drives what was asked for until it has
+happened (stop, delete), lets go of finished jobs whose retention has passed, and tells whoever
+waits for a job that it changed.
+"""
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+from model_training.errors import Unavailable
+from model_training.executors.base import Change, Executor, Snapshot
+from model_training.folders import DataFolder
+from model_training.jobs import JobState, Observation, TrainingJob
+from model_training.ledger.ledger import Ledger
+from model_training.logs.follow import Followers
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 1.0  # seconds between tries while the ledger or the executor cannot be asked
+REPEAT_S = 30.0  # seconds between looks for stops and deletes that got stuck
+RETENTION_S = 60.0  # seconds between looks for jobs whose retention has passed
+RETENTION_BATCH = 100  # jobs let go of at a time, so that a long list does not hold the ledger
+
+
+class Tracker:
+    """Follows every job of one executor; runs from ``__aenter__`` to ``__aexit__``."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        followers: Followers,
+        data: DataFolder,
+        *,
+        retention: timedelta | None = None,
+    ) -> None:
+        self._executor = executor
+        self._ledger = ledger
+        self._followers = followers
+        self._data = data
+        self._retention = retention
+        self._changed: dict[str, asyncio.Event] = {}
+        self._ended: dict[str, asyncio.Event] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self.synced = asyncio.Event()
+        """set once the first snapshot stands in the ledger: readiness"""
+
+    async def __aenter__(self) -> Self:
+        """Begin to follow."""
+        duties = [self._observe, self._repeat]
+        if self._retention is not None:
+            duties.append(self._let_go)
+        self._tasks = [
+            asyncio.create_task(self._guarded(duty), name=f"tracker{duty.__name__}")
+            for duty in duties
+        ]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stop following; jobs go on."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _guarded(self, duty: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await duty()
+            except Unavailable as error:
+                logger.warning("%s; trying again", error.message)
+            except Exception:
+                # A background loop must outlive every error, or all jobs would stand still.
+                logger.exception("the tracker failed; trying again")
+            await asyncio.sleep(RETRY_S)
+
+    # Observing
+
+    async def _observe(self) -> None:
+        async with aclosing(self._executor.observe(everything=self._ledger.created)) as seen:
+            await self._follow(seen)
+
+    async def _follow(self, seen: AsyncGenerator[Snapshot | Change]) -> None:
+        async for event in seen:
+            await self.record(event.observations)
+            if isinstance(event, Snapshot):
+                present = {observation.name for observation in event.observations}
+                self.tell(await self._ledger.vanished(present))
+                await self._resume()
+                self.synced.set()
+
+    async def record(self, observations: Sequence[Observation]) -> None:
+        """Write observations into the ledger and act on what they mean."""
+        jobs = await self._ledger.apply(observations)
+        self.tell(jobs)
+        await self._executor.settle(
+            [o.name for o in observations if o.state.is_terminal and not o.gone]
+        )
+        for observation in observations:
+            if observation.gone:
+                await self._finish_removal(observation.name)
+
+    async def _finish_removal(self, name: str) -> None:
+        job = await self._ledger.get(name)
+        if job is None or job.state is not JobState.DELETING:
+            return
+        await asyncio.to_thread(shutil.rmtree, self._data.job(name).path, ignore_errors=True)
+        await self._ledger.remove(name)
+        self._wake(name)
+        self._end(name)
+
+    # What was asked for
+
+    async def _resume(self) -> None:
+        for name in await self._ledger.stopping():
+            await self._executor.stop(name)
+        for name in await self._ledger.deleting():
+            await self._executor.remove(name)
+
+    async def _repeat(self) -> None:
+        while True:
+            await asyncio.sleep(REPEAT_S)
+            await self._resume()
+
+    async def _let_go(self) -> None:
+        assert self._retention is not None
+        while True:
+            moment = datetime.now(UTC) - self._retention
+            for name in await self._ledger.ended_before(moment, RETENTION_BATCH):
+                await self._ledger.ask(name, "delete", "retention", datetime.now(UTC))
+                await self._executor.remove(name)
+            await asyncio.sleep(RETENTION_S)
+
+    # Telling
+
+    def change(self, name: str) -> asyncio.Event:
+        """Set at the job's next change. Take it first, then look at the job."""
+        return self._changed.setdefault(name, asyncio.Event())
+
+    def ended(self, name: str) -> asyncio.Event:
+        """Set once the job has ended with its log complete, or is gone.
+
+        Take it first, then look at the job and ``tell`` what was found: then none is missed.
+        """
+        return self._ended.setdefault(name, asyncio.Event())
+
+    def tell(self, jobs: Iterable[TrainingJob]) -> None:
+        """Wake whoever waits for these jobs."""
+        for job in jobs:
+            self._wake(job.name)
+            if job.state.is_terminal:
+                self._end(job.name)
+
+    def _wake(self, name: str) -> None:
+        if event := self._changed.pop(name, None):
+            event.set()
+
+    def _end(self, name: str) -> None:
+        if event := self._ended.pop(name, None):
+            event.set()

@@ -10,6 +10,7 @@ the name, with one exception: ``pipeline_of_foreign_job``.
 import base64
 import hashlib
 import re
+from collections.abc import Iterable
 from uuid import UUID
 
 from model_training.errors import Fault, InvalidRequest
@@ -113,3 +114,15 @@ def repeatable_id(principal: str, key: str) -> UUID:
     value = value & ~(0xF << 76) | (0x8 << 76)  # version 8
     value = value & ~(0x3 << 62) | (0x2 << 62)  # the variant of RFC 9562
     return UUID(int=value)
+
+
+def nearest(name: str, known: Iterable[str], *, limit: int = 1) -> tuple[str, ...]:
+    """The known names most like a mistyped one, best first; none where nothing is like it.
+
+    A name of absurd length is like none: comparing it would cost more than the hint is worth.
+    """
+    import difflib  # only a mistake needs it
+
+    if len(name) > 256:
+        return ()
+    return tuple(difflib.get_close_matches(name, sorted(set(known)), n=limit))

@@ -319,7 +319,7 @@ def next_state(current: JobState, seen: JobState, asked: Asked) -> JobState:
 
 def format_time(moment: datetime) -> str:
     """RFC 3339 in UTC with six fractional digits and ``Z``: sorts as text."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 def parse_time(text: str) -> datetime:

@@ -39,7 +39,10 @@ class OutputFile:
 
 def list_outputs(folder: Path) -> list[OutputFile]:
     """The regular files below the folder, by path; none if there is no folder."""
-    return sorted(islice(_walk(folder), LISTING_LIMIT), key=lambda file: file.path)
+    found: list[OutputFile] = []
+    with suppress(FileNotFoundError, NotADirectoryError):
+        found.extend(islice(_walk(folder), LISTING_LIMIT))
+    return sorted(found, key=lambda file: file.path)
 
 
 def _walk(folder: Path) -> Iterator[OutputFile]:

@@ -1,0 +1,90 @@
+import hashlib
+import os
+from base64 import b64encode
+from pathlib import Path
+
+import pytest
+
+from model_training.errors import OutputNotFound
+from model_training.outputs import list_outputs, open_output
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "model.json").write_text("{}")
+    (folder / "deep" / "er" / "weights.bin").write_bytes(b"\0" * 1000)
+    (tmp_path / "secret").write_text("secret")
+    return folder
+
+
+def test_files_are_listed_by_path_with_size(output: Path):
+    listed = list_outputs(output)
+
+    assert [(file.path, file.size) for file in listed] == [
+        ("deep/er/weights.bin", 1000),
+        ("model.json", 2),
+    ]
+
+
+def test_a_job_without_an_output_folder_kept_nothing(tmp_path: Path):
+    assert list_outputs(tmp_path / "absent") == []
+
+
+def test_links_and_devices_are_neither_listed_nor_given_out(output: Path, tmp_path: Path):
+    (output / "link").symlink_to(tmp_path / "secret")
+    (output / "folder").symlink_to(tmp_path)
+    os.mkfifo(output / "pipe")
+
+    assert [file.path for file in list_outputs(output)] == ["deep/er/weights.bin", "model.json"]
+    for path in ("link", "folder/secret", "pipe", "deep"):
+        with pytest.raises(OutputNotFound):
+            open_output(output, path)
+
+
+def test_an_output_folder_that_is_itself_a_link_is_not_followed(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("x")
+    (tmp_path / "output").symlink_to(tmp_path / "real")
+
+    assert list_outputs(tmp_path / "output") == []
+    with pytest.raises(OutputNotFound):
+        open_output(tmp_path / "output", "file")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "..",
+        "../secret",
+        "deep/../../secret",
+        "/etc/passwd",
+        "deep//er",
+        "a\0b",
+        "\ud800",
+        "x" * 5000,
+    ],
+)
+def test_paths_that_climb_out_or_are_none_are_not_found(output: Path, path: str):
+    with pytest.raises(OutputNotFound):
+        open_output(output, path)
+
+
+def test_names_that_are_no_text_are_not_listed(output: Path):
+    Path(os.fsdecode(os.fsencode(output) + b"/\xff")).write_text("x")
+
+    assert [file.path for file in list_outputs(output)] == ["deep/er/weights.bin", "model.json"]
+
+
+def test_an_open_file_is_read_by_range_and_digested(output: Path):
+    held = open_output(output, "deep/er/weights.bin")
+    try:
+        (output / "deep" / "er" / "weights.bin").unlink()
+
+        assert b"".join(held.blocks(10, 30)) == b"\0" * 20
+        assert held.digest() == b64encode(hashlib.sha256(b"\0" * 1000).digest()).decode()
+    finally:
+        held.close()

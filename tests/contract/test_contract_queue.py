@@ -1,0 +1,155 @@
+"""The queue: first in, first out, never more at once than there is room for."""
+
+from collections.abc import Callable
+
+import pytest
+
+from model_training.jobs import JobState, Reason, Resources
+from tests.contract.lab import Case, Lab
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_jobs_start_in_the_order_they_came(open_lab: Callable[..., Lab]) -> None:
+    async with open_lab(slots=1) as lab:
+        lab.needs(Case.SLOTS)
+        order = lab.bench.shared / "order"
+        names = [await lab.launch(lab.sh(f"echo {i} >> {order}")) for i in range(20)]
+        for name in names:
+            await lab.ended(name, within=30)
+        assert order.read_text().split() == [str(i) for i in range(20)]
+
+
+async def test_three_hundred_jobs_wait_and_all_end(open_lab: Callable[..., Lab]) -> None:
+    slots = 4
+    async with open_lab(slots=slots) as lab:
+        lab.needs(Case.SLOTS)
+        holders = [await lab.launch(lab.waiting()) for _ in range(slots)]
+        for holder in holders:
+            await lab.running(holder)
+        order = lab.bench.shared / "order"
+        script = f"echo + {{}} >> {order}; echo - {{}} >> {order}; exit $(({{}} % 3))"
+        scripts = [script.format(i, i, i) for i in range(300)]
+        names = [await lab.launch(lab.sh(script)) for script in scripts]
+        for name in names:
+            waits = await lab.seen(name, JobState.PENDING)
+            assert waits.reason == Reason.WAITING_FOR_SLOT
+        assert not order.exists()
+        for holder in holders:
+            await lab.go(holder)
+        for i, name in enumerate(names):
+            assert (await lab.ended(name, within=60)).exit_code == i % 3
+            assert lab.starts(name) == 1
+        lines = [line.split() for line in order.read_text().splitlines()]
+        started = [int(number) for sign, number in lines if sign == "+"]
+        assert sorted(started) == list(range(300))
+        # Jobs begin at once in so many slots, so that neighbours may be seen in turned order.
+        assert max(abs(place - i) for place, i in enumerate(started)) <= 3 * slots
+
+
+async def test_no_more_run_at_once_than_there_are_slots(open_lab: Callable[..., Lab]) -> None:
+    slots = 3
+    async with open_lab(slots=slots) as lab:
+        lab.needs(Case.SLOTS)
+        held = lab.bench.shared / "held"
+        script = f"echo + >> {held}; sleep 0.1; echo - >> {held}"
+        names = [await lab.launch(lab.sh(script)) for _ in range(12)]
+        for name in names:
+            await lab.ended(name, within=30)
+        running = most = 0
+        for sign in held.read_text().split():
+            running += 1 if sign == "+" else -1
+            most = max(most, running)
+        assert most == slots
+
+
+async def test_every_kind_of_end_frees_its_slot(open_lab: Callable[..., Lab]) -> None:
+    async with open_lab(slots=1) as lab:
+        lab.needs(Case.SLOTS)
+        await lab.launch(["no-such-command"])
+        await lab.launch(lab.sh("kill -9 $$"))
+        await lab.launch(lab.waiting(), timeout_s=0.2)
+        stopped = await lab.launch(lab.waiting())
+        removed = await lab.launch(lab.waiting())
+        last = await lab.launch(lab.sh("true"))
+        await lab.running(stopped)
+        await lab.executor.stop(stopped)
+        await lab.running(removed)
+        await lab.executor.remove(removed)
+        assert (await lab.ended(last)).state is JobState.SUCCEEDED
+
+
+def _overlaps(lines: list[str]) -> list[str]:
+    """Indices that were handed out while another job held them."""
+    held: set[str] = set()
+    twice: list[str] = []
+    for line in lines:
+        sign, _, indices = line.partition(" ")
+        for index in indices.split(","):
+            if sign == "+" and index in held:
+                twice.append(index)
+            (held.add if sign == "+" else held.discard)(index)
+    return twice
+
+
+async def test_no_gpu_is_handed_out_twice(open_lab: Callable[..., Lab]) -> None:
+    async with open_lab(slots=6, gpus=[0, 1, 2]) as lab:
+        lab.needs(Case.GPU_INDICES)
+        held = lab.bench.shared / "held"
+        script = f"""echo "+ $CUDA_VISIBLE_DEVICES" >> {held}; sleep 0.1
+            echo "- $CUDA_VISIBLE_DEVICES" >> {held}; echo "$CUDA_VISIBLE_DEVICES" """
+        asked = [1, 2, 1, 3, 1, 1, 1, 2, 2, 3, 1, 1]
+        names = [await lab.launch(lab.sh(script), resources=Resources(gpu=n)) for n in asked]
+        for count, name in zip(asked, names, strict=True):
+            end = await lab.ended(name, within=30)
+            assert end.state is JobState.SUCCEEDED
+            indices = lab.log(name).decode().strip().split(",")
+            assert len(set(indices)) == len(indices) == count
+            assert set(indices) <= {"0", "1", "2"}
+        assert _overlaps(held.read_text().splitlines()) == []
+
+
+async def test_a_job_that_asks_for_no_gpu_sees_none(open_lab: Callable[..., Lab]) -> None:
+    async with open_lab(gpus=[0, 1]) as lab:
+        lab.needs(Case.GPU_INDICES)
+        name = await lab.launch(lab.sh('echo "<$CUDA_VISIBLE_DEVICES>"'))
+        await lab.ended(name)
+        assert lab.log(name) == b"<>\n"
+
+
+async def test_a_small_job_does_not_overtake_one_that_waits_for_gpus(
+    open_lab: Callable[..., Lab],
+) -> None:
+    async with open_lab(gpus=[0, 1, 2]) as lab:
+        lab.needs(Case.GPU_INDICES)
+        holder = await lab.launch(lab.waiting(), resources=Resources(gpu=2))
+        await lab.running(holder)
+        large = await lab.launch(lab.sh("true"), resources=Resources(gpu=3))
+        small = await lab.launch(lab.sh("true"), resources=Resources(gpu=1))
+        waits = await lab.seen(large, JobState.PENDING)
+        assert "GPU" in waits.message
+        await lab.seen(small, JobState.PENDING)
+        await lab.go(holder)
+        first, second = [await lab.ended(name) for name in (large, small)]
+        assert first.started_at < second.started_at
+
+
+async def test_a_job_keeps_its_gpus_over_a_restart(
+    open_lab: Callable[..., Lab], killable: bool
+) -> None:
+    async with open_lab(gpus=[0, 1, 2], killable=killable) as lab:
+        lab.needs(Case.GPU_INDICES)
+        script = 'echo "$CUDA_VISIBLE_DEVICES"; read x < "$GO"'
+        holder = await lab.launch(lab.sh(script), resources=Resources(gpu=2))
+        await lab.printed(holder, b"\n")
+        await lab.restart()
+        beside = await lab.launch(lab.sh(script), resources=Resources(gpu=1))
+        behind = await lab.launch(lab.sh(script), resources=Resources(gpu=3))
+        await lab.printed(beside, b"\n")
+        held = [set(lab.log(name).decode().strip().split(",")) for name in (holder, beside)]
+        assert held[0] | held[1] == {"0", "1", "2"}
+        assert lab.starts(behind) == 0
+        await lab.go(holder)
+        await lab.go(beside)
+        await lab.go(behind)
+        assert (await lab.ended(behind)).state is JobState.SUCCEEDED

@@ -24,13 +24,17 @@ ModelTrainingError
 ├── JobRejected               the executor will refuse this spec again, however often it is asked
 ├── SettingsError             the service cannot start with these settings
 ├── DataFolderInUse           another server holds the data folder
-└── JobFailed                 raised by the client: the job that was waited for did not succeed
+└── raised by the client alone
+    ├── JobFailed             the job that was waited for did not succeed
+    ├── WaitTimedOut          the job that was waited for has not ended yet
+    └── ServerUnreachable     no server, no connection, or no whole answer
 
 The class docstring is the message when none is given. What a handler must know is an
 attribute, never parsed out of the text. The HTTP status of each class stands in one table,
 ``api/problems.py``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -48,6 +52,9 @@ class Fault:
 
 class ModelTrainingError(Exception):
     """Something went wrong."""
+
+    problem: Mapping[str, object] | None = None
+    """The problem document (RFC 9457) that the server answered, where the client raises this."""
 
     def __init__(self, message: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
@@ -200,3 +207,11 @@ class JobFailed(ModelTrainingError):
         if exit_code is not None:
             message += f", exit code {exit_code}"
         super().__init__(message + (f"\n{tail}" if tail else ""))
+
+
+class WaitTimedOut(ModelTrainingError):
+    """The training job has not ended in the time given; it goes on."""
+
+
+class ServerUnreachable(ModelTrainingError):
+    """The server cannot be reached."""

@@ -85,14 +85,21 @@ def _any_pipeline_faults(parameters: JSONObject) -> Iterator[Fault]:
 
 def name_fault(name: str) -> str | None:
     """What is wrong with the name of a parameter, or None."""
-    if not name:
-        return "a parameter's name is empty"
-    if len(name) > NAME_LIMIT:
-        return f"a parameter's name has at most {NAME_LIMIT} characters, this one {len(name)}"
-    if not _NAME.fullmatch(name):
-        return "a parameter's name is made of A-Z, a-z, 0-9 and _, and begins with no digit"
+    if message := spelling_fault(name):
+        return message
     if is_reserved(name):
         return f"the name {name} is reserved, because it is read by the system; choose another"
+    return None
+
+
+def spelling_fault(name: str) -> str | None:
+    """Why a name cannot be a variable's, or None."""
+    if not name:
+        return "the name is empty"
+    if len(name) > NAME_LIMIT:
+        return f"the name has {len(name)} characters, at most {NAME_LIMIT} are allowed"
+    if not _NAME.fullmatch(name):
+        return "the name must be made of A-Z, a-z, 0-9 and _, and not begin with a digit"
     return None
 
 

@@ -120,6 +120,9 @@ def _place(text: str, offset: int) -> str:
 def shortened(value: object, *, limit: int = 48) -> str:
     """A JSON value as a message may show it: one line, at most ``limit`` characters."""
     # Characters a terminal might act on are escaped; letters of any script stay readable.
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (RecursionError, ValueError):  # nested too deep, or an integer too long to write
+        return "a value too large to show"
     text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 3] + "..."

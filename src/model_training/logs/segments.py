@@ -49,10 +49,8 @@ class SegmentWriter:
         self._unwritten_gaps = b""
         self._unsynced: set[int] = set()
         if self._finished:
-            start, end = self._finished[-1]
-            if end - start < self._segment_size:
-                self._finished.pop()
-                self._open(start)
+            start, _ = self._finished.pop()
+            self._open(start)
 
     @property
     def position(self) -> int:
@@ -68,8 +66,9 @@ class SegmentWriter:
         Raises:
             OSError: anything else is wrong with the disk; what was written before it stays.
         """
-        self._time_ns = max(self._time_ns, time_ns)
         rest = memoryview(data).cast("B")
+        if len(rest):
+            self._time_ns = max(self._time_ns, time_ns)
         while len(rest):
             try:
                 written = self._write_some(rest)

@@ -1,0 +1,295 @@
+"""Every setting of the service: its unit, its default, and the reason for it.
+
+A value comes from the first of: the command's options, ``MODEL_TRAINING_NAME`` in the
+environment, the TOML file (``--config FILE``, ``MODEL_TRAINING_CONFIG``, or
+``~/.config/model-training/config.toml`` if it is there), the default. A mistake is answered with
+the setting, where it was set and the way out, because a service that starts with something else
+than what was meant is worse than one that does not start. Only the serve path imports this
+module: pydantic costs more to load than the whole command.
+"""
+
+import difflib
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final, Literal, cast
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model_training.errors import SettingsError
+from model_training.folders import default_data_folder
+from model_training.names import nearest
+from model_training.options import parse_duration, parse_size
+from model_training.strict_json import shortened
+
+PREFIX: Final = "MODEL_TRAINING_"
+# Variables of this product that are no settings of the service: for the command and the client,
+# for jobs (a server may be started inside one), for fault tests.
+_OTHER_VARIABLES: Final = frozenset({
+    "url", "token", "config", "job", "pipeline", "parameters", "parameters_file", "output",
+    "crash_at",
+})  # fmt: skip
+_CENTURY_S: Final = 36_500 * 86_400.0
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _by_comma(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _by_path_separator(value: object) -> object:
+    return value.split(os.pathsep) if isinstance(value, str) else value
+
+
+def _path(value: object) -> object:
+    if not isinstance(value, str | Path):
+        return value
+    if not str(value):
+        raise ValueError("the path is empty")
+    try:
+        return Path(value).expanduser().absolute()
+    except RuntimeError as error:  # ~ of a user who is not there
+        raise ValueError(str(error)) from None
+
+
+_Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_CENTURY_S)]
+_Deadline = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=3600)]
+_Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**60)]
+_Folder = Annotated[Path, BeforeValidator(_path)]
+_Folders = Annotated[tuple[_Folder, ...], NoDecode, BeforeValidator(_by_path_separator)]
+_Index = Annotated[int, Field(ge=0)]
+
+
+class Settings(BaseSettings):
+    """The settings of one service, complete and unchangeable."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,  # as shells and container files leave a variable out
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen at. Only loopback, as there is no access control for others yet."""
+
+    port: int = Field(default=8642, ge=0, le=65_535)
+    """TCP port; 0 takes a free one. The default needs no privileges."""
+
+    data: _Folder = Field(default_factory=default_data_folder)
+    """Folder of everything the service keeps; by default in the user's XDG state folder."""
+
+    pipelines: _Folders = ()
+    """Folders that hold pipeline folders, separated by ``:`` in the environment. The first that
+    has a name wins; registered and bundled pipelines are always found."""
+
+    executor: Literal["local"] = "local"
+    """What runs the jobs: processes on this machine, which needs nothing else."""
+
+    slots: int | None = Field(default=None, ge=1, le=10_000)
+    """Jobs that run at once. By default the GPUs, or half the CPUs: training uses several."""
+
+    gpus: Annotated[tuple[_Index, ...] | None, NoDecode, BeforeValidator(_by_comma)] = None
+    """Indices of the GPUs that may be handed out, separated by commas in the environment. By
+    default those that are found; some may be kept for other work."""
+
+    retention: _Seconds | None = None
+    """Time to keep a finished job, its log and its outputs, such as ``30d``. By default until
+    they are deleted: what somebody trained is not ours to throw away."""
+
+    log_limit: _Bytes = Field(default=4 * 2**30, ge=2**20)
+    """Bytes kept of one job's log, such as ``4Gi``; beyond it the middle goes. Large enough for
+    any log a person reads, small enough that one job in a loop does not fill a disk."""
+
+    disk_reserve: _Bytes = 512 * 2**20
+    """Bytes left free: below it no job is accepted, so that those that run can end well. A fixed
+    size, as what the ledger and the logs still need does not grow with the disk."""
+
+    body_limit: _Bytes = Field(default=256 * 2**10, ge=1024)
+    """Bytes of a request's body: parameters take up to 100,000 and may be written with spaces."""
+
+    header_timeout: _Deadline = 10.0
+    """Seconds from the first byte of a request to the end of its headers: slower is an attack."""
+
+    body_timeout: _Deadline = 30.0
+    """Seconds to read a body: 256 KiB in it is 9 kB/s, a bad mobile line."""
+
+    keep_alive: _Deadline = 5.0
+    """Seconds that an idle connection is kept: a page's next request comes sooner."""
+
+    max_followers: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Log followers at once: 400 MB at 40 kB each is what a small machine can spare."""
+
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_comma)] = ()
+    """Names accepted in Host beyond those of loopback, separated by commas in the environment;
+    for a reverse proxy. Others are refused, as a web page may give its own name to 127.0.0.1."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_booleans(cls, value: object) -> object:
+        if isinstance(value, bool):
+            msg = "true and false are no values of this setting"
+            raise ValueError(msg)  # noqa: TRY004 pydantic reports ValueError alone
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _loopback(cls, host: str) -> str:
+        if host == "localhost":
+            return host
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("expects an address of this machine, such as 127.0.0.1") from None
+        if not address.is_loopback:
+            msg = (
+                "would serve other machines, and no access control is configured; "
+                "use 127.0.0.1, from elsewhere through an SSH tunnel"
+            )
+            raise ValueError(msg)
+        return host
+
+    @field_validator("gpus")
+    @classmethod
+    def _distinct(cls, gpus: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if gpus is not None and len(set(gpus)) < len(gpus):
+            raise ValueError("names a GPU twice")
+        return gpus
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not host or not host.isascii() or any(sign in host for sign in "/:@* "):
+                raise ValueError("expects names of hosts, without scheme, port or wildcard")
+        return tuple(host.lower() for host in hosts)
+
+    def slots_with(self, gpus: int) -> int:
+        """Jobs that run at once on this machine, which has ``gpus`` GPUs to hand out."""
+        if self.slots is not None:
+            return self.slots
+        return gpus or max(1, _cpus() // 2)
+
+
+def load_settings(*, config: Path | None = None, **explicit: object) -> Settings:
+    """The settings from all sources.
+
+    Args:
+        config: the TOML file; None looks for it.
+        explicit: what the command was given; None and () stand for "not given".
+
+    Raises:
+        SettingsError: a setting is unknown or wrong, or the file cannot be read.
+    """
+    given = {name: value for name, value in explicit.items() if value is not None and value != ()}
+    file = config or _config_file()
+    from_file = _read_file(file) if file else {}
+    _refuse_mistyped_variables()
+    for name in given:
+        _refuse_unknown(name, _option(name))
+    for name in from_file:
+        _refuse_unknown(name, str(file))
+    below = {name: value for name, value in from_file.items() if not _variable(name)}
+    try:
+        return Settings(**{**below, **given})  # pyright: ignore[reportArgumentType]
+    except ValidationError as error:
+        problems = [
+            _problem(
+                str(fault["loc"][0]), fault["msg"], cast("object", fault["input"]), given, file
+            )
+            for fault in error.errors(include_url=False)
+        ]
+        raise SettingsError("\n".join(problems)) from None
+
+
+def _problem(
+    name: str, message: str, value: object, given: dict[str, object], file: Path | None
+) -> str:
+    """One wrong setting: which, from where, why, and what to do."""
+    if name in given:
+        source, way_out = f"option {_option(name)}", f"Give {_option(name)} another value."
+    elif _variable(name):
+        variable = PREFIX + name.upper()
+        source, way_out = f"variable {variable}", f"Correct or unset {variable}."
+    else:
+        source, way_out = f"file {file}", f"Correct {name} there."
+    reason = message.removeprefix("Value error, ").partition(", got ")[0]
+    return f"The setting {name} (from the {source}): {reason}, got {shortened(value)}. {way_out}"
+
+
+def _config_file() -> Path | None:
+    if named := os.environ.get(PREFIX + "CONFIG"):
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    file = Path(home) / "model-training" / "config.toml"
+    return file if file.is_file() else None
+
+
+def _read_file(file: Path) -> dict[str, object]:
+    """The values in a TOML file; relative folders in it are relative to it."""
+    try:
+        values = cast("dict[str, object]", tomllib.loads(file.read_text(encoding="utf-8")))
+    except OSError as error:
+        msg = f"The settings file {file} cannot be read: {error.strerror}. Name another: --config."
+        raise SettingsError(msg) from None
+    except (ValueError, RecursionError) as error:
+        msg = f"The settings file {file} is not valid TOML: {error}. Correct it there."
+        raise SettingsError(msg) from None
+    if isinstance(data := values.get("data"), str) and data:
+        values["data"] = file.parent / Path(data).expanduser()
+    if isinstance(folders := values.get("pipelines"), list):
+        values["pipelines"] = [
+            file.parent / Path(folder).expanduser() if isinstance(folder, str) else folder
+            for folder in cast("list[object]", folders)
+        ]
+    return values
+
+
+def _refuse_unknown(name: str, source: str) -> None:
+    if name in Settings.model_fields:
+        return
+    like = nearest(name, Settings.model_fields)
+    hint = f"did you mean {like[0]}?" if like else f"known are {', '.join(Settings.model_fields)}."
+    raise SettingsError(f"Unknown setting {shortened(name)} in {source}: {hint}")
+
+
+def _refuse_mistyped_variables() -> None:
+    """Refuse what looks like one of our settings; other names may be a cluster's own.
+
+    Kubernetes gives each pod variables such as ``MODEL_TRAINING_API_SERVICE_HOST``.
+    """
+    for variable in os.environ:
+        name = variable.removeprefix(PREFIX).lower()
+        if not variable.startswith(PREFIX) or name in _OTHER_VARIABLES:
+            continue
+        if name in Settings.model_fields:
+            continue
+        if like := difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.8):
+            meant = PREFIX + like[0].upper()
+            raise SettingsError(f"Unknown setting {variable}: did you mean {meant}? Unset it.")
+
+
+def _variable(name: str) -> str | None:
+    return os.environ.get(PREFIX + name.upper()) or None
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):  # Linux: those that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

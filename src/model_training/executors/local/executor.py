@@ -1,0 +1,397 @@
+"""The executor of one machine: jobs are processes, and each has a supervisor of its own.
+
+The folders and locks of the jobs are the truth; what is held here is read from them at the start
+and could be thrown away at any moment. Jobs do not notice when the server comes or goes.
+
+All changes of state happen on the event loop, one after the other; what touches the disk or
+starts a process runs in threads, on one job at a time.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Final, Self
+
+from model_training import names
+from model_training.declarations import environment_of
+from model_training.errors import ExecutorUnavailable, JobRejected
+from model_training.executors.base import Change, Snapshot
+from model_training.executors.local import cgroups, jobs, processes, records, shelves
+from model_training.executors.local.devices import Devices, found_gpus
+from model_training.executors.local.feed import Feed
+from model_training.executors.local.jobs import Job, Phase
+from model_training.executors.local.supervision import RETRY_S, Supervision, now
+from model_training.executors.local.threads import Tasks, Threads
+from model_training.executors.local.waiting import WaitingLine
+from model_training.folders import DataFolder
+from model_training.jobs import (
+    JobSpec,
+    JobState,
+    JSONObject,
+    Observation,
+    Reason,
+    Resources,
+    canonical_json,
+    resources_to_json,
+)
+from model_training.logs.segments import LOG_LIMIT
+
+REFRESH_S: Final = 1.0  # the least time between two rounds of what waiting jobs wait for
+REFRESH_PER_JOB_S: Final = 0.002  # and so much more for each, as all of them are recorded anew
+
+log = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Runs jobs as processes of this machine, so many at a time as there are slots."""
+
+    def __init__(
+        self,
+        data: DataFolder,
+        *,
+        slots: int,
+        gpus: Sequence[int] | None = None,
+        log_limit: int = LOG_LIMIT,
+    ) -> None:
+        """Say what there is to work with; nothing happens yet.
+
+        Args:
+            data: the service's folder; one executor at a time works on it.
+            slots: jobs that run at the same time, 1 or more.
+            gpus: indices of the GPUs to hand out; None for all that are found.
+            log_limit: bytes kept of one job's log.
+        """
+        self._data = data
+        self._log_limit = log_limit
+        self._cgroup = cgroups.delegated()
+        chosen = found_gpus() if gpus is None else tuple(gpus)
+        self._devices = Devices(chosen, limits_memory=cgroups.limits_memory(self._cgroup))
+        self._threads = Threads()
+        self._short_tasks = Tasks()  # what was promised to a caller: finished before we leave
+        self._long_tasks = Tasks()  # what goes on without us
+        self._feed = Feed()
+        self._supervision = Supervision(self._threads, self._feed.publish)
+        self._jobs: dict[str, Job] = {}
+        self._active: set[Job] = set()
+        self._line = WaitingLine(slots, len(chosen))
+        self._accepting: dict[str, asyncio.Task[Observation]] = {}
+        self._sequence = itertools.count(1)
+        self._refresh_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def name(self) -> str:
+        """``local``."""
+        return "local"
+
+    async def __aenter__(self) -> Self:
+        """Find the jobs of an earlier life and go on with them."""
+        try:
+            await self._threads.run(shelves.prepare, self._data)
+            found = await self._threads.run(shelves.find_open, self._data)
+        except OSError as error:
+            msg = f"The data folder {self._data.root} cannot be used: {error}"
+            raise ExecutorUnavailable(msg) from error
+        self._sequence = itertools.count(max((each.sequence for each in found), default=0) + 1)
+        for each in found:
+            self._take_over(each)
+        self._fill()
+        self._long_tasks.start(self._threads.run(shelves.discard_leftovers, self._data))
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Leave; jobs run on, and waiting ones wait for the next life."""
+        if self._refresh_timer:
+            self._refresh_timer.cancel()
+        await self._short_tasks.finish()
+        await self._long_tasks.cancel()
+        self._threads.close()
+
+    def cannot_enforce(self, resources: Resources) -> Mapping[str, str]:
+        """The options that this machine cannot hold a job to, with the reason."""
+        return self._devices.cannot_enforce(resources)
+
+    async def plan(self, spec: JobSpec) -> JSONObject:
+        """The process that would be started. Values of ``pass_env`` are not in it."""
+        return {
+            "executor": self.name,
+            "name": spec.name,
+            "command": list(spec.command),
+            "folder": spec.folder,
+            "environment": dict(spec.environment) | self._variables(spec),
+            "pass_env": list(spec.pass_env),
+            "requirements": spec.requirements,
+            "timeout_s": spec.timeout_s,
+            "grace_s": spec.grace_s,
+            "resources": resources_to_json(spec.resources),
+            "output": str(self._data.job(spec.name).output),
+        }
+
+    # Accepting
+
+    async def launch(self, spec: JobSpec) -> Observation:
+        """Accept the job: see ``Executor.launch``."""
+        if job := self._jobs.get(spec.name):
+            return job.observation
+        accepting = self._accepting.get(spec.name)
+        if accepting is None:
+            self._check(spec)
+            # A task of its own: a caller that goes away must not leave a job half in.
+            accepting = self._short_tasks.start(self._accept(spec))
+            self._accepting[spec.name] = accepting
+            accepting.add_done_callback(lambda _done: self._accepting.pop(spec.name))
+        return await asyncio.shield(accepting)
+
+    def _check(self, spec: JobSpec) -> None:
+        if not names.is_job_name(spec.name):
+            msg = f"{spec.name!r} cannot be the name of a job."
+            raise JobRejected(msg)
+        if not spec.command:
+            msg = f"The pipeline {spec.pipeline} names no command to run on this machine."
+            raise JobRejected(msg)
+        if refused := self.cannot_enforce(spec.resources):
+            raise JobRejected("; ".join(f"{name}: {why}" for name, why in refused.items()))
+
+    async def _accept(self, spec: JobSpec) -> Observation:
+        process: JSONObject = {
+            "environment": self._variables(spec),
+            "environments": str(self._data.environments),
+            "log_limit": self._log_limit,
+        }
+        sequence = next(self._sequence)
+        if not await self._threads.run(shelves.accept, self._data, spec, sequence, process):
+            return await self._existing(spec.name)
+        job = jobs.accepted(spec, self._data.job(spec.name), sequence)
+        self._jobs[spec.name] = job
+        self._line.join(job)
+        self._fill()
+        if job.phase is Phase.WAITING:
+            job.see(JobState.PENDING, reason=Reason.WAITING_FOR_SLOT, message=self._waits_for(job))
+        self._feed.publish(job.observation)
+        return job.observation
+
+    async def _existing(self, name: str) -> Observation:
+        if job := self._jobs.get(name):
+            return job.observation
+        found = await self._threads.run(shelves.find, self._data, name)
+        if found is None:
+            msg = f"The folder of {name} is there without a spec; move it away."
+            raise ExecutorUnavailable(msg)
+        return jobs.from_folder(found).observation
+
+    def _variables(self, spec: JobSpec) -> dict[str, str]:
+        folder = self._data.job(spec.name)
+        return environment_of(spec.parameters) | {
+            processes.MARK: spec.name,
+            "MODEL_TRAINING_PIPELINE": spec.pipeline or "",
+            "MODEL_TRAINING_PARAMETERS": canonical_json(spec.parameters),
+            "MODEL_TRAINING_PARAMETERS_FILE": str(folder.parameters),
+            "MODEL_TRAINING_OUTPUT": str(folder.output),
+        }
+
+    # Running
+
+    def _take_over(self, found: shelves.Found) -> None:
+        """Go on with a job of an earlier life."""
+        job = jobs.from_folder(found)
+        self._jobs[job.spec.name] = job
+        if job.phase is Phase.ACTIVE:
+            self._active.add(job)
+            self._long_tasks.start(self._adopt(job))
+        elif job.phase is Phase.WAITING:
+            self._line.join(job)
+            if job.is_stopping:
+                self._short_tasks.start(self._end_waiting(job))
+
+    def _fill(self) -> None:
+        """Start who can start; then those who still wait see it move."""
+        while job := self._line.next(len(self._active), self._free_gpus()):
+            self._activate(job)
+        if self._line and self._refresh_timer is None:
+            delay = max(REFRESH_S, REFRESH_PER_JOB_S * len(self._line))
+            self._refresh_timer = asyncio.get_running_loop().call_later(delay, self._refresh)
+
+    def _activate(self, job: Job) -> None:
+        wanted = job.spec.resources
+        job.gpus = self._free_gpus()[: wanted.gpu]
+        job.cpus = self._devices.quiet_cpus(self._active, int(wanted.cpu or 0))
+        job.phase = Phase.ACTIVE
+        self._active.add(job)
+        job.see_run()
+        self._long_tasks.start(self._begin(job))
+
+    async def _begin(self, job: Job) -> None:
+        assigned: records.Record = {
+            "gpus": list(job.gpus) if self._devices.gpus else None,
+            "cpus": list(job.cpus),
+            "cgroup": str(self._cgroup) if self._cgroup else None,
+        }
+        self._finish(job, await self._supervision.begin(job, assigned))
+
+    async def _adopt(self, job: Job) -> None:
+        end = await self._supervision.adopt(job)
+        if end is None:  # it was about to be started and nothing came of it
+            await self._begin(job)
+        else:
+            self._finish(job, end)
+
+    def _finish(self, job: Job, end: records.Record) -> None:
+        self._active.discard(job)
+        self._feed.publish(job.see_end(end))
+        self._fill()
+
+    def _free_gpus(self) -> tuple[int, ...]:
+        return self._devices.free_gpus(self._active)
+
+    def _waits_for(self, job: Job, before: int | None = None) -> str:
+        return self._line.message(job, len(self._active), len(self._free_gpus()), before)
+
+    def _refresh(self) -> None:
+        """Tell those that wait what they wait for now, all in one batch."""
+        self._refresh_timer = None
+        fresh: list[Observation] = []
+        for before, job in enumerate(self._line):
+            message = self._waits_for(job, before)
+            if job.observation.message != message:
+                fresh.append(
+                    job.see(JobState.PENDING, reason=Reason.WAITING_FOR_SLOT, message=message)
+                )
+        self._feed.publish(*fresh)
+
+    # Stopping and removing
+
+    async def stop(self, name: str) -> None:
+        """Ask the job to end: see ``Executor.stop``."""
+        job = self._jobs.get(name)
+        if job is None or job.phase is Phase.ENDED or job.is_stopping:
+            return
+        job.is_stopping = True
+        ending = self._end_waiting if job.phase is Phase.WAITING else self._ask_stop
+        await asyncio.shield(self._short_tasks.start(ending(job)))
+
+    async def _end_waiting(self, job: Job) -> None:
+        self._line.leave(job)
+        try:
+            end = await self._threads.run(shelves.end_unstarted, job.folder, now())
+        except OSError as error:
+            job.is_stopping = False
+            self._line.join(job)
+            self._fill()
+            raise _cannot_stop(job, error) from error
+        self._finish(job, end)
+
+    async def _ask_stop(self, job: Job) -> None:
+        try:
+            await self._threads.run(shelves.ask_stop, job.folder, now())
+        except OSError as error:
+            # On a full disk the signal alone must do: a supervisor that got it stops the job.
+            if not records.is_full(error) or job.pidfd is None:
+                job.is_stopping = False
+                raise _cannot_stop(job, error) from error
+        if job.phase is Phase.ACTIVE:
+            self._supervision.signal(job)
+            self._feed.publish(job.see_run())
+
+    async def remove(self, name: str) -> None:
+        """Stop whatever runs of the job and forget it: see ``Executor.remove``."""
+        job = self._jobs.get(name) or await self._settled(name)
+        if job is None:
+            await self._discard(name)
+            self._feed.publish(jobs.gone(_nobody(name), self._data.job(name)))
+            return
+        if job.is_removing:
+            return
+        job.is_removing = True
+        try:
+            await self.stop(name)
+        except ExecutorUnavailable:
+            job.is_removing = False
+            raise
+        self._long_tasks.start(self._remove(job))
+
+    async def _settled(self, name: str) -> Job | None:
+        found = await self._threads.run(shelves.find, self._data, name)
+        if found is None or name in self._jobs:
+            return self._jobs.get(name)
+        self._take_over(found)
+        self._fill()
+        return self._jobs[name]
+
+    async def _remove(self, job: Job) -> None:
+        await job.ended.wait()
+        await self._discard(job.spec.name)
+        del self._jobs[job.spec.name]
+        self._feed.publish(jobs.gone(job.spec, job.folder, job.observation))
+
+    async def _discard(self, name: str) -> None:
+        while names.is_job_name(name):
+            try:
+                await self._threads.run(shelves.discard, self._data, name)
+            except OSError as error:
+                log.warning("%s cannot be removed yet: %s", name, error)
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+    # Observing
+
+    async def observe(self, *, everything: bool = False) -> AsyncGenerator[Snapshot | Change]:
+        """What there is, then what changes: see ``Executor.observe``."""
+        reader = self._feed.open()
+        try:
+            settled = await self._find_settled() if everything else []
+            yield Snapshot((*settled, *(job.observation for job in self._jobs.values())))
+            async with aclosing(reader.changes()) as changes:
+                async for change in changes:
+                    yield change
+        finally:
+            self._feed.close(reader)
+
+    async def _find_settled(self) -> list[Observation]:
+        known = frozenset(self._jobs)
+        found = await self._threads.run(shelves.find_others, self._data, known)
+        settled: list[Observation] = []
+        for each in found:
+            name = each.spec.name
+            if name in self._jobs or name in self._accepting:
+                continue
+            if each.exit:
+                settled.append(jobs.from_folder(each).observation)
+            else:  # its marker was lost
+                await self._threads.run(shelves.mark_open, self._data, name)
+                self._take_over(each)
+        self._fill()
+        return settled
+
+    async def settle(self, names: Iterable[str]) -> None:
+        """The ends of these jobs are recorded: see ``Executor.settle``."""
+        ended = [
+            name
+            for name in names
+            if (job := self._jobs.get(name)) and job.phase is Phase.ENDED and not job.is_removing
+        ]
+        await self._threads.run(shelves.settle, self._data, ended)
+        for name in ended:
+            if not self._jobs[name].is_removing:
+                del self._jobs[name]
+
+
+def _cannot_stop(job: Job, error: OSError) -> ExecutorUnavailable:
+    return ExecutorUnavailable(f"{job.spec.name} cannot be stopped now: {error.strerror}")
+
+
+def _nobody(name: str) -> JobSpec:
+    """What can be said of a job of which nothing is left but its name."""
+    return JobSpec(
+        name=name,
+        id="",
+        pipeline=None,
+        namespace="",
+        owner="",
+        created_at=datetime.fromtimestamp(0, UTC),
+        parameters={},
+        request_digest="",
+        executor="local",
+    )

@@ -1,0 +1,388 @@
+"""Job folders on disk: accepted, found again after a restart, concluded, removed.
+
+Acceptance is one rename: whatever a crash leaves before it lies in ``jobs/.new`` and is swept
+away, whatever comes after it is a job. All functions block and are called from threads; those
+that begin with a job's folder are called for one job at a time.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from model_training import names
+from model_training.crash_points import reached
+from model_training.errors import DiskReserveReached, ExecutorUnavailable
+from model_training.executors.local import cgroups, processes, records
+from model_training.folders import DataFolder, JobFolder
+from model_training.jobs import JobSpec, JobState, JSONObject, Reason
+
+log = logging.getLogger(__name__)
+
+LOCK_TRIES: Final = 500  # of 10 ms; a supervisor that died while it forked leaves the lock briefly
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A job as its folder tells it."""
+
+    spec: JobSpec
+    folder: JobFolder
+    sequence: int
+    is_locked: bool
+    assigned: JSONObject
+    """what the lock file says: the devices that were handed out"""
+    run: records.Record | None
+    exit: records.Record | None
+    stop_asked: bool
+
+
+def prepare(data: DataFolder) -> None:
+    """Make the folders that are missing, and sweep away what a crash left half-done.
+
+    Raises:
+        OSError: the data folder cannot be written.
+    """
+    for folder in (data.jobs, data.open_jobs, data.new_jobs, data.gone_jobs, data.environments):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for half_written in data.new_jobs.iterdir():
+        clear(half_written)
+    for marker in data.open_jobs.iterdir():
+        if names.is_job_name(marker.name) and not data.job(marker.name).path.exists():
+            marker.unlink()
+
+
+def accept(data: DataFolder, spec: JobSpec, sequence: int, process: JSONObject) -> bool:
+    """Make the job durable; False if there is one of this name already.
+
+    Raises:
+        DiskReserveReached: there is no space, and nothing is left of it.
+        ExecutorUnavailable: the disk refuses for another reason.
+    """
+    folder, new = data.job(spec.name), data.new_jobs / spec.name
+    if folder.path.exists():
+        return False
+    record = {"job": spec.to_json(), "sequence": sequence, "process": process}
+    try:
+        _fill(data, new, record)
+        _rename(new, folder.path)
+    except FileExistsError:
+        clear(new)
+        return False
+    except OSError as error:
+        clear(new)
+        with contextlib.suppress(OSError):
+            (data.open_jobs / spec.name).unlink(missing_ok=True)
+        if records.is_full(error):
+            msg = f"There is no space in {data.root} for another job; delete jobs, or make space."
+            raise DiskReserveReached(msg) from error
+        msg = f"The job could not be written to {data.root}: {error.strerror}"
+        raise ExecutorUnavailable(msg) from error
+    reached("launch.renamed")
+    return True
+
+
+def _fill(data: DataFolder, new: Path, record: records.Record) -> None:
+    clear(new)
+    new.mkdir(mode=0o700)
+    reached("launch.folder-made")
+    records.write(JobFolder(new).spec, record)
+    reached("launch.spec-written")
+    marker = data.open_jobs / new.name
+    os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    records.sync_folder(data.open_jobs)
+    reached("launch.marker-written")
+
+
+def _rename(new: Path, place: Path) -> None:
+    try:
+        place.parent.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        records.sync_folder(place.parent.parent)
+    try:
+        new.rename(place)
+    except OSError as error:
+        if place.exists():  # somebody was quicker
+            raise FileExistsError(place) from error
+        raise
+    records.sync_folder(place.parent)
+
+
+def find(data: DataFolder, name: str) -> Found | None:
+    """The job of this name, or None.
+
+    Raises:
+        ExecutorUnavailable: its folder is there and cannot be read.
+    """
+    folder = data.job(name)
+    if not names.is_job_name(name) or not folder.spec.exists():
+        return None
+    try:
+        return _read(folder)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        msg = f"The folder {folder.path} cannot be read: {error}"
+        raise ExecutorUnavailable(msg) from error
+
+
+def find_open(data: DataFolder) -> list[Found]:
+    """The jobs whose ends the ledger has not recorded."""
+    return list(_readable(data, (entry.name for entry in data.open_jobs.iterdir())))
+
+
+def find_others(data: DataFolder, known: Collection[str]) -> list[Found]:
+    """Every job there is but those that are known."""
+    shards = (entry for entry in data.jobs.iterdir() if not entry.name.startswith("."))
+    folders = (entry for shard in shards if shard.is_dir() for entry in shard.iterdir())
+    return list(_readable(data, (entry.name for entry in folders if entry.name not in known)))
+
+
+def mark_open(data: DataFolder, name: str) -> None:
+    """Note that the end of this job has not been recorded."""
+    (data.open_jobs / name).touch(mode=0o600)
+
+
+def settle(data: DataFolder, settled: list[str]) -> None:
+    """The ends of these jobs are recorded."""
+    for name in settled:
+        (data.open_jobs / name).unlink(missing_ok=True)
+
+
+def _readable(data: DataFolder, candidates: Iterator[str]) -> Iterator[Found]:
+    for name in candidates:
+        try:
+            found = find(data, name)
+        except ExecutorUnavailable as error:
+            log.warning("%s; it is left alone", error)
+        else:
+            if found:
+                yield found
+
+
+def _read(folder: JobFolder) -> Found:
+    record: dict[str, Any] = records.read(folder.spec) or {}
+    spec = JobSpec.from_json(record["job"])
+    if spec.name != folder.name:
+        msg = f"its spec belongs to {spec.name}"
+        raise ValueError(msg)
+    # The lock is tried first: who lets go of it has written all that there is to read.
+    held = is_locked(folder)
+    return Found(
+        spec=spec,
+        folder=folder,
+        sequence=int(record["sequence"]),
+        is_locked=held,
+        assigned=_assigned(folder),
+        run=read_run(folder),
+        exit=records.read(folder.exit),
+        stop_asked=folder.stop.exists(),
+    )
+
+
+def read_run(folder: JobFolder) -> records.Record | None:
+    """That the supervisor began; empty if the record is there but broken."""
+    try:
+        return records.read(folder.run)
+    except ValueError:
+        return {}
+
+
+def is_locked(folder: JobFolder) -> bool:
+    """Whether somebody runs the job."""
+    if not folder.lock.exists():
+        return False
+    held = records.lock(folder.lock)
+    if held is None:
+        return True
+    os.close(held)
+    return False
+
+
+def _assigned(folder: JobFolder) -> JSONObject:
+    try:
+        text = folder.lock.read_bytes()
+    except FileNotFoundError:
+        return {}
+    return records.parse(text) if text else {}
+
+
+def ask_stop(folder: JobFolder, at: str) -> None:
+    """Write down that a stop was asked for.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    records.write(folder.stop, {"at": at})
+    reached("stop.written")
+
+
+def end_unstarted(folder: JobFolder, at: str) -> records.Record:
+    """End a job that never started.
+
+    Raises:
+        OSError: it could not be written; the job goes on waiting.
+    """
+    message = "stopped before it started"
+    return _write_end(folder, {"state": JobState.STOPPED, "message": message, "finished_at": at})
+
+
+def fail_unstarted(folder: JobFolder, at: str) -> records.Record:
+    """End a job whose supervisor comes to nothing each time it is started.
+
+    Raises:
+        OSError: it could not be written; the job goes on waiting.
+    """
+    words = (
+        folder.supervisor_log.read_text(errors="replace") if folder.supervisor_log.exists() else ""
+    )
+    last = (words.strip().splitlines() or ["it left no word"])[-1]
+    message = f"its supervisor could not begin: {last[: records.MESSAGE_LIMIT]}"
+    return _write_end(
+        folder,
+        {
+            "state": JobState.FAILED,
+            "reason": Reason.START_FAILED,
+            "message": message,
+            "finished_at": at,
+        },
+    )
+
+
+def conclude(folder: JobFolder, at: str) -> records.Record | None:
+    """How a job ended whose supervisor has gone; None if it never began.
+
+    Raises:
+        OSError: it could not be written, or the lock is still held; try again.
+    """
+    if exit_record := records.read(folder.exit):
+        return exit_record
+    run = read_run(folder)
+    if run is not None:
+        return conclude_lost(folder, run, at)
+    return end_unstarted(folder, at) if folder.stop.exists() else None
+
+
+def conclude_lost(folder: JobFolder, run: records.Record, at: str) -> records.Record:
+    """End a job whose supervisor has gone without a word: first its processes, then its record.
+
+    Raises:
+        OSError: it could not be written, or the lock is still held; try again.
+    """
+    lock = _take(folder)
+    try:
+        if exit_record := records.read(folder.exit):
+            return exit_record
+        who = processes.Identity(*run["supervisor"]) if run.get("supervisor") else None
+        same_host = who is None or who.is_of_this_boot
+        if same_host:
+            end_leftovers(folder.name, run)
+        return _write_end(folder, _lost(run, at, same_host=same_host))
+    finally:
+        os.close(lock)
+
+
+def _lost(run: records.Record, at: str, *, same_host: bool) -> records.Record:
+    if same_host:
+        reason, message = Reason.SUPERVISOR_LOST, "its supervisor was killed, and it with it"
+    else:
+        reason, message = Reason.HOST_RESTARTED, "the machine was restarted while it ran"
+    return {
+        "state": JobState.FAILED,
+        "reason": reason,
+        "message": message,
+        "started_at": run.get("started_at"),
+        "finished_at": at,
+    }
+
+
+def end_leftovers(name: str, run: records.Record) -> None:
+    """Kill whatever is left of a job whose supervisor has gone, until nothing is.
+
+    Found by its cgroup, by the mark in the environment, and by the session of the command.
+    """
+    if path := run.get("cgroup"):
+        cgroups.end(Path(path))
+    processes.end_all(_belongs(name, run.get("pid"), run.get("start_ticks")))
+
+
+def _belongs(name: str, leader: int | None, ticks: int | None) -> Callable[[int], bool]:
+    def belongs(pid: int) -> bool:
+        if processes.carries_mark(pid, name):
+            return True
+        line = processes.stat(pid)
+        if line is None or leader is None or ticks is None or line.session != leader:
+            return False
+        # A session's number may be used again once nobody is left in it: a leader that lives
+        # must be ours, and nobody of ours is older than ours was.
+        head = processes.stat(leader)
+        return line.start_ticks >= ticks and (head is None or head.start_ticks == ticks)
+
+    return belongs
+
+
+def _take(folder: JobFolder) -> int:
+    for _ in range(LOCK_TRIES):
+        if (lock := records.lock(folder.lock)) is not None:
+            return lock
+        processes.pause(0.01)
+    msg = f"the lock of {folder.name} is still held"
+    raise BlockingIOError(msg)
+
+
+def _write_end(folder: JobFolder, end: records.Record) -> records.Record:
+    blank: records.Record = dict.fromkeys(
+        ("state", "reason", "message", "exit_code", "started_at", "finished_at", "duration_s")
+    )
+    record = blank | {"attempt": 1} | end
+    records.write_reserved(folder.exit, record)
+    return record
+
+
+def discard(data: DataFolder, name: str) -> None:
+    """Take the folder out of sight at once, then remove it; repeats what a crash interrupted.
+
+    Raises:
+        OSError: something of it cannot be removed.
+    """
+    folder = data.job(name)
+    if folder.path.exists():
+        folder.path.rename(data.gone_jobs / f"{name}.{time.time_ns()}")
+        records.sync_folder(data.gone_jobs)
+    reached("remove.renamed")
+    (data.open_jobs / name).unlink(missing_ok=True)
+    for left in data.gone_jobs.glob(f"{name}.*"):
+        clear(left)
+
+
+def discard_leftovers(data: DataFolder) -> None:
+    """Finish the removals that a crash interrupted."""
+    for left in data.gone_jobs.iterdir():
+        try:
+            clear(left)
+        except OSError as error:
+            log.warning("%s cannot be removed: %s", left, error)
+
+
+def clear(path: Path) -> None:
+    """Remove a file or a tree, also one in which a job took away its owner's rights.
+
+    Raises:
+        OSError: something of it cannot be removed.
+    """
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        pass  # another thread was at it too
+    except PermissionError:
+        for folder, _, _ in os.walk(path):  # top down, so each is opened before it is read
+            Path(folder).chmod(0o700)
+        shutil.rmtree(path)

@@ -1,0 +1,86 @@
+"""One job from the moment it has a slot until its end is known, whatever happens to whom."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import UTC, datetime
+from signal import SIGTERM
+from typing import Final
+
+from model_training.executors.local import processes, records, shelves, watching
+from model_training.executors.local.jobs import Job
+from model_training.executors.local.threads import Threads
+from model_training.jobs import Observation, format_time
+
+RETRY_S: Final = 1.0  # between tries of what the system refuses now
+START_TRIES: Final = 5  # a supervisor that never begins is broken, not unlucky
+
+log = logging.getLogger(__name__)
+
+
+class Supervision:
+    """Starts supervisors, listens to them, and finds out how their jobs ended."""
+
+    def __init__(self, threads: Threads, publish: Callable[[Observation], None]) -> None:
+        self._threads = threads
+        self._publish = publish
+
+    async def begin(self, job: Job, assigned: records.Record) -> records.Record:
+        """Start the job and see it through; how it ended."""
+        while True:
+            await self._start(job, assigned)
+            if end := await self.adopt(job):
+                return end
+            job.failed_starts += 1
+            if job.failed_starts >= START_TRIES:
+                return await self._fail(job)
+            await asyncio.sleep(RETRY_S)
+
+    async def adopt(self, job: Job) -> records.Record | None:
+        """See a job through that was started before; None if nothing was."""
+        async with aclosing(watching.follow(job)) as news:
+            async for _ in news:
+                if job.is_stopping:
+                    self.signal(job)
+                if job.run is not None:
+                    self._publish(job.see_run())
+        if job.supervisor:
+            processes.reap(job.supervisor.pid)
+            job.supervisor = None
+        return await self._conclude(job)
+
+    def signal(self, job: Job) -> None:
+        """Tell the supervisor to stop, if there is one that can be told."""
+        if job.pidfd is not None:
+            processes.send(job.pidfd, SIGTERM)
+
+    async def _start(self, job: Job, assigned: records.Record) -> None:
+        try:
+            pid = await self._threads.run(watching.start_supervisor, job, assigned)
+        except OSError as error:
+            log.warning("%s cannot be started now: %s", job.spec.name, error)
+            return
+        # Not reaped yet, so the number is still its own.
+        job.supervisor = processes.identity(pid) if pid is not None else None
+
+    async def _conclude(self, job: Job) -> records.Record | None:
+        while True:
+            try:
+                return await self._threads.run(shelves.conclude, job.folder, now())
+            except (OSError, ValueError) as error:
+                log.warning("the end of %s cannot be told yet: %s", job.spec.name, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _fail(self, job: Job) -> records.Record:
+        while True:
+            try:
+                return await self._threads.run(shelves.fail_unstarted, job.folder, now())
+            except OSError as error:
+                log.warning("the end of %s cannot be written yet: %s", job.spec.name, error)
+                await asyncio.sleep(RETRY_S)
+
+
+def now() -> str:
+    """The time, as records hold it."""
+    return format_time(datetime.now(UTC))

@@ -1,0 +1,53 @@
+"""Threads for what blocks, and tasks that outlive whoever asked for them."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+THREADS = 16  # they wait for the disk, not for the processor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Threads:
+    """The executor's own threads, so that others' slow calls do not hold up a start."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="local-executor")
+
+    async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call it in a thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, partial(call, *args, **kwargs))
+
+    def close(self) -> None:
+        """Wait for the calls that run, and drop those that have not begun."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class Tasks:
+    """Tasks that are kept until they are done, and cancelled at the end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def start(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """Run it beside the caller."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def finish(self) -> None:
+        """Wait for all of them."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def cancel(self) -> None:
+        """End all of them."""
+        for task in self._tasks:
+            task.cancel()
+        await self.finish()

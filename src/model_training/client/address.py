@@ -56,6 +56,13 @@ class AddressFinder:
         url = self.named_url or self._written_url()
         return Address(url, self._token or (self._written_token() if self.is_local else None))
 
+    def address(self) -> str | None:
+        """The server's address alone."""
+        try:
+            return self.find().url
+        except Disconnected:
+            return None
+
     def _written_url(self) -> str:
         try:
             written = cast("dict[str, object]", json.loads(self.data.server.read_bytes()))

@@ -64,6 +64,11 @@ class Client:
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.Client(timeout=timeout, trust_env=not self._finder.is_local)
 
+    @property
+    def address(self) -> str | None:
+        """Where the server is now; None while none has told it."""
+        return self._finder.address()
+
     def create(
         self,
         pipeline: str,
@@ -232,6 +237,11 @@ class AsyncClient:
         self._patience_s = patience
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.AsyncClient(timeout=timeout, trust_env=not self._finder.is_local)
+
+    @property
+    def address(self) -> str | None:
+        """Where the server is now; None while none has told it."""
+        return self._finder.address()
 
     async def create(
         self,

@@ -27,6 +27,7 @@ class Retries:
         self._patience_s = patience_s
         self._clock = clock
         self._failing_since: float | None = None
+        self._paused_s = 0.0
         self._failures = 0
 
     def succeeded(self, *, progress: bool) -> None:
@@ -35,6 +36,7 @@ class Retries:
         So a server that accepts each connection and cuts it at once is not asked in a tight loop.
         """
         self._failing_since = None
+        self._paused_s = 0.0
         if progress:
             self._failures = 0
 
@@ -59,6 +61,7 @@ class Retries:
         if self._failing_since is None:
             self._failing_since = now
         self._failures = min(self._failures + 1, 16)
-        if now + delay - self._failing_since > self._patience_s:
-            return None
-        return delay
+        # A pause that was asked for has passed, whatever the clock says of a suspended machine.
+        passed = max(now - self._failing_since, self._paused_s)
+        self._paused_s += delay
+        return delay if passed + delay <= self._patience_s else None

@@ -1,0 +1,41 @@
+"""``serve``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model_training.cli.talk import Talk
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command
+@click.option("--host", metavar="ADDRESS", help="Listen here.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: 8642]")
+@click.option("--data", type=_FOLDER, metavar="DIR", help="Jobs, logs, ledger and token live here.")
+@click.option(
+    "--pipelines",
+    type=_FOLDER,
+    multiple=True,
+    metavar="DIR",
+    help="A folder that holds pipelines; may be repeated.",
+)
+@click.option("--executor", type=click.Choice(["local"]), help="Where training runs.")
+@click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Jobs at the same time.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
+@click.pass_obj
+def serve_command(talk: Talk, **chosen: Any) -> int:  # noqa: ANN401 Click's values
+    """Run the service until Ctrl+C; jobs go on without it.
+
+    Every setting can also be given as MODEL_TRAINING_NAME or in the TOML file; an option goes
+    over both.
+    """
+    talk.aim = "serve"
+    try:
+        from model_training.api.server import run
+    except ModuleNotFoundError as error:
+        msg = f"{error.name} is missing; install: pip install 'model-training-api[server]'"
+        raise click.ClickException(msg) from error
+    explicit = {name: value for name, value in chosen.items() if value not in (None, ())}
+    return run(**explicit)

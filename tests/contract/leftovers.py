@@ -43,7 +43,9 @@ def dead_children() -> list[int]:
 
 
 def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    """All process ids, the newest first: those are the ones that go away while one looks."""
+    every = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return sorted(every, reverse=True)
 
 
 def _belongs(pid: int, mark: str, folder: Path | None) -> bool:

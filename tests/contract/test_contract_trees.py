@@ -1,5 +1,6 @@
 """Whole trees end: whatever a job's processes do to stay, nothing of them is left."""
 
+import asyncio
 import time
 
 import pytest
@@ -41,11 +42,13 @@ code = "import time; print('up', flush=True); time.sleep(60) # {MARK}"
 argv = [sys.executable, "-S", "-c", code]
 subprocess.Popen(argv, env={}, start_new_session=True)
 time.sleep(60)"""
-# Sixty that sleep, and ten chains that go on in a new process and session every few ms.
+# Sixty that sleep, and ten chains that go on in a new process and session every few ms: one
+# that is looked for has already gone on, so each notes that it lives.
 FORK_STORM = """
 import signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 end = time.monotonic() + 20
+beat = os.open(os.environ["WITNESS"] + ".beat", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 for i in range(60):
     if os.fork() == 0:
         time.sleep(20)
@@ -56,6 +59,7 @@ for i in range(10):
             if os.fork():
                 os._exit(0)
             os.setsid()
+            os.write(beat, b".")
             time.sleep(0.01)
         os._exit(0)
 print("up", flush=True)
@@ -68,6 +72,15 @@ def _argv(lab: Lab, tree: str) -> tuple[str, ...]:
     return lab.sh(script) if tree in ("NOHUP", "IGNORED_SIGTERM") else lab.py(script)
 
 
+async def _assert_nothing_left(lab: Lab, name: str) -> None:
+    beat = lab.bench.shared / f"{name}.witness.beat"
+    size = beat.stat().st_size if beat.exists() else 0
+    assert lab.processes() == []
+    if size:
+        await asyncio.sleep(0.3)  # thirty beats of each chain
+        assert beat.stat().st_size == size, "a chain of forks goes on"
+
+
 @pytest.mark.parametrize("tree", [*TREES, "FORK_STORM"])
 async def test_a_stop_leaves_nothing_of_the_tree(lab: Lab, tree: str) -> None:
     name = await lab.launch(_argv(lab, tree), grace_s=GRACE)
@@ -76,8 +89,8 @@ async def test_a_stop_leaves_nothing_of_the_tree(lab: Lab, tree: str) -> None:
     begin = time.monotonic()
     await lab.executor.stop(name)
     end = await lab.ended(name, within=BOUND)
-    assert lab.processes() == []  # once the end is seen, and not a little later
     assert time.monotonic() - begin < BOUND
+    await _assert_nothing_left(lab, name)  # once the end is seen, and not a little later
     assert end.state is JobState.STOPPED
 
 
@@ -87,7 +100,7 @@ async def test_a_removal_leaves_nothing_of_the_tree(lab: Lab, tree: str) -> None
     await lab.printed(name, b"up\n")
     await lab.executor.remove(name)
     await lab.gone(name, within=BOUND)
-    assert lab.processes() == []
+    await _assert_nothing_left(lab, name)
     assert lab.bench.traces() == []
 
 
@@ -97,7 +110,7 @@ async def test_a_timeout_leaves_nothing_of_the_tree(lab: Lab, tree: str) -> None
     await lab.running(name)
     end = await lab.ended(name, within=1.0 + BOUND)
     assert end.reason == Reason.TIMEOUT
-    assert lab.processes() == []
+    await _assert_nothing_left(lab, name)
 
 
 async def test_the_end_of_the_command_leaves_nothing_of_the_tree(lab: Lab) -> None:

@@ -29,7 +29,7 @@ from model_training.errors import (
 )
 from model_training.executors.base import Executor
 from model_training.folders import DataFolder
-from model_training.jobs import JobSpec, JSONObject, TrainingJob, first_record
+from model_training.jobs import JobSpec, JobState, JSONObject, TrainingJob, first_record
 from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
 from model_training.outputs import OpenOutput, OutputFile, list_outputs, open_output
@@ -93,6 +93,11 @@ class TrainingService:
             Forbidden: it is not.
         """
         await self._guard.require(principal, action, service_resource(self._namespace))
+
+    async def counts(self, principal: Principal) -> dict[JobState, int]:
+        """How many jobs there are in each state, whoever may read them: it names none."""
+        await self.permit(principal, Action.READ)
+        return await self._ledger.counts()
 
     # Submit
 

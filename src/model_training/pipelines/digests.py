@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +41,10 @@ class FolderDigests:
         before = self._known.get(folder, {})
         now: dict[str, tuple[_Signature, bytes]] = {}
         parts: list[tuple[bytes, bytes]] = []
-        for path, entry in _files(folder):
-            if len(parts) == FILES_LIMIT:
-                return None
+        files = list(islice(_files(folder), FILES_LIMIT + 1))
+        if len(files) > FILES_LIMIT:
+            return None
+        for path, entry in files:
             try:
                 parts.append((os.fsencode(path), _entry_digest(path, entry, before, now)))
             except OSError:

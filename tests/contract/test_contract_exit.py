@@ -130,8 +130,11 @@ async def test_waiting_does_not_count_against_the_time(open_lab: Callable[..., L
 async def test_a_job_begins_with_all_signals_at_their_defaults(lab: Lab) -> None:
     name = await lab.launch(lab.sh("grep -E 'Sig(Blk|Ign)' /proc/$$/status"))
     await lab.ended(name)
-    words = lab.log(name).split()
-    assert words == [b"SigBlk:", b"0" * 16, b"SigIgn:", b"0" * 16]
+    blocked, ignored = (int(word, 16) for word in lab.log(name).split()[1::2])
+    # Signals 32 and 33 belong to the C library, whose posix_spawn leaves them ignored in the new
+    # process; no program can set them, and the library itself does when it needs them.
+    library_own = (1 << 31) | (1 << 32)
+    assert (blocked, ignored & ~library_own) == (0, 0)
 
 
 async def test_the_server_is_left_with_no_dead_children(lab: Lab) -> None:

@@ -54,7 +54,8 @@ async def test_a_progress_bar_is_seen_while_it_moves(lab: Lab) -> None:
     begin = time.monotonic()
     await until(lambda: lab.log(name) == b"\r 10%\r 20%")
     assert time.monotonic() - begin < 1
-    assert lab.last(name).state is JobState.RUNNING
+    await lab.running(name)
+    assert not lab.last(name).state.is_terminal
     await lab.go(name)
     assert (await lab.ended(name)).state is JobState.SUCCEEDED
 
@@ -79,7 +80,8 @@ async def test_a_job_that_closes_its_output_runs_on(lab: Lab) -> None:
     await lab.printed(name, b"before\n")
     barrier = await lab.launch(lab.sh("true"))
     await lab.ended(barrier)
-    assert lab.last(name).state is JobState.RUNNING
+    await lab.running(name)
+    assert not lab.last(name).state.is_terminal
     await lab.go(name)
     end = await lab.ended(name)
     assert (end.exit_code, lab.log(name)) == (6, b"before\n")

@@ -98,6 +98,7 @@ class LocalExecutor:
         for each in found:
             self._take_over(each)
         self._fill()
+        self._refresh()
         self._long_tasks.start(self._threads.run(shelves.discard_leftovers, self._data))
         return self
 
@@ -250,7 +251,9 @@ class LocalExecutor:
 
     def _refresh(self) -> None:
         """Tell those that wait what they wait for now, all in one batch."""
-        self._refresh_timer = None
+        if self._refresh_timer:
+            self._refresh_timer.cancel()
+            self._refresh_timer = None
         fresh: list[Observation] = []
         for before, job in enumerate(self._line):
             message = self._waits_for(job, before)

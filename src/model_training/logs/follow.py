@@ -107,7 +107,6 @@ class _Reader:
         self.complete = False
         self._error: OSError | None = None
         self._ended = Counter[asyncio.Event]()
-        self._seen_ended = 0
         self._waiting = 0
         self._changed = asyncio.Event()
         self._overdue = False  # there is more to read as soon as somebody waits for it
@@ -168,8 +167,9 @@ class _Reader:
         self._timer = None
         ended = sum(event.is_set() for event in self._ended)
         grew = False
-        self._overdue = True
-        if self._waiting:
+        if not self._waiting:
+            self._overdue = True  # nothing is read ahead of the quickest follower
+        else:
             try:
                 grew = self._read_new(final=ended > 0)
             except OSError as error:
@@ -177,9 +177,8 @@ class _Reader:
                 self._wake()
                 return
             self.complete = ended > 0 and not self._overdue
-        if grew or ended != self._seen_ended:
-            self._wake()
-        self._seen_ended = ended
+            if grew or self.complete:
+                self._wake()
         if ended < len(self._ended):
             self.look_within(self._next_pause_s(grew=grew))
 
@@ -187,6 +186,7 @@ class _Reader:
         """Fill at most a quarter of the ring; whether there was anything new."""
         stop = self._view.end
         grew = False
+        self._overdue = True
         for _ in range(_RING_BYTES // _CHUNK // 4):
             item = _take(self._view, self.end, stop, final=final)
             if item is None:

@@ -14,7 +14,6 @@ JOB_FAILED = 100
 JOB_STOPPED = 103
 TIMED_OUT = 124
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # as a shell says of a command whose reader went away
 
 HIGHEST_OF_A_JOB = 125  # shells use 126 and above for their own news
 

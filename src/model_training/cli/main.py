@@ -6,7 +6,6 @@ the only library that is imported here.
 """
 
 import importlib
-import os
 import sys
 from typing import Final
 
@@ -94,8 +93,4 @@ def run(arguments: list[str]) -> int:
     except click.Abort:
         talk.say("interrupted")
         return exits.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our stdout has gone; nothing more is wanted, not even at the last flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return exits.BROKEN_PIPE
     return result if isinstance(result, int) else exits.OK

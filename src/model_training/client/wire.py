@@ -50,7 +50,7 @@ def _prepared(
         headers["authorization"] = f"Bearer {address.token}"
     timeout = http.timeout
     if request.silence_s is not None:
-        timeout = httpx2.Timeout(http.timeout, read=request.silence_s)
+        timeout = httpx2.Timeout(http.timeout.connect, read=request.silence_s)
     return http.build_request(
         request.method,
         address.url + request.path,

@@ -323,16 +323,20 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Read an RFC 3339 time.
+    """Read an RFC 3339 time; the same moment in UTC.
 
     Raises:
-        ValueError: it is none, or has no zone.
+        ValueError: it is none, has no zone, or lies outside the years 1 to 9999 of UTC.
     """
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         msg = f"the time {text!r} has no zone; end it with Z for UTC"
         raise ValueError(msg)
-    return moment
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = f"the time {text!r} lies outside the years 1 to 9999 of UTC"
+        raise ValueError(msg) from None
 
 
 def canonical_json(value: object) -> str:

@@ -16,7 +16,14 @@ from typing import Final, NamedTuple, cast
 from model_training.jobs import JobState, Observation, TrainingJob, format_time, parse_time
 from model_training.ledger.connections import Readers, Writer
 from model_training.ledger.ledger_file import open_file
-from model_training.ledger.listing import ABOVE_ALL, JobFilter, Pair, read_page, read_pairs
+from model_training.ledger.listing import (
+    ABOVE_ALL,
+    JobFilter,
+    Pair,
+    matching_pairs,
+    read_page,
+    read_pairs,
+)
 from model_training.ledger.queries import QUERIES
 from model_training.ledger.records import (
     Entry,
@@ -52,6 +59,7 @@ class Ledger:
         """The file is new, or its rebuilding was cut short: read everything from the executor,
         then call ``note_rebuilt``."""
         self._versions = Versions()
+        self._pairs: frozenset[Pair] | None = None  # set in the writing thread only
         self._readers = Readers(path)
         self._writer = Writer(connection, kept=self._versions.keep, lost=self._versions.lose)
 
@@ -121,6 +129,8 @@ class Ledger:
         _note_transition(db, sequence, job, job.created_at)
         if not job.state.is_terminal:
             self._versions.note(seen.name, seen.version)
+        if self._pairs is not None and (job.pipeline, job.owner) not in self._pairs:
+            self._pairs |= {(job.pipeline, job.owner)}
         return job
 
     def _change(
@@ -248,11 +258,21 @@ class Ledger:
         )
 
     async def pairs(self, job_filter: JobFilter) -> frozenset[Pair]:
-        """The distinct (pipeline, owner) of the jobs; bounds in time are passed over.
+        """Every (pipeline, owner) that a job of the filter may have, to decide who may read what.
 
-        Takes a time that grows with the pairs, not with the jobs.
+        States and times do not narrow it, and a pair stays in it until the next start after its
+        last job was removed. Takes a time that grows with the pairs, not with the jobs.
         """
-        return await self._readers.run(lambda db: read_pairs(db, job_filter))
+        pairs = self._pairs
+        if pairs is None:
+            pairs = await self._writer.run(self._load_pairs)
+        return matching_pairs(pairs, job_filter)
+
+    def _load_pairs(self, db: sqlite3.Connection) -> frozenset[Pair]:
+        # In the writing thread, where pairs are added too: none can come in between.
+        if self._pairs is None:
+            self._pairs = read_pairs(db)
+        return self._pairs
 
     async def counts(self) -> dict[JobState, int]:
         """How many jobs there are in each state."""

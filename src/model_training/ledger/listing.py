@@ -11,6 +11,7 @@ microseconds for each pair.
 import json
 import sqlite3
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -57,16 +58,23 @@ def read_page(
     return [(row["sequence"], job_of(row)) for row in rows]
 
 
-def read_pairs(connection: sqlite3.Connection, job_filter: JobFilter) -> frozenset[Pair]:
-    """The distinct (pipeline, owner) of the jobs; bounds in time are passed over."""
-    values: dict[str, Value] = {
-        "pipeline": job_filter.pipeline,
-        "owner": job_filter.owner,
-        "states": _states(job_filter),
-    }
-    rows = connection.execute(QUERIES["pairs"], values)
-    found = frozenset((row["pipeline"] or None, row["owner"]) for row in rows)
-    return found if job_filter.pairs is None else found & job_filter.pairs
+def read_pairs(connection: sqlite3.Connection) -> frozenset[Pair]:
+    """The distinct (pipeline, owner) of all jobs, in a time that grows with them, not the jobs."""
+    rows = connection.execute(QUERIES["pairs"])
+    return frozenset((pipeline or None, owner) for pipeline, owner in rows)
+
+
+def matching_pairs(pairs: frozenset[Pair], job_filter: JobFilter) -> frozenset[Pair]:
+    """The pairs that the filter leaves, as far as it speaks of them."""
+    if job_filter.pairs is not None:
+        pairs &= job_filter.pairs
+    if job_filter.pipeline is None and job_filter.owner is None:
+        return pairs
+    return frozenset(
+        (pipeline, owner)
+        for pipeline, owner in pairs
+        if job_filter.pipeline in {None, pipeline} and job_filter.owner in {None, owner}
+    )
 
 
 def _choose(
@@ -85,7 +93,7 @@ def _choose(
     missing = limit - len(chosen)
     if missing > 0 and len(candidates) >= CANDIDATES:
         values = {**values, "below": candidates[-1]["sequence"]}
-        rest = _walk_pairs(connection, _readable_pairs(job_filter), values)
+        rest = _walk_pairs(connection, matching_pairs(job_filter.pairs, job_filter), values)
         chosen += [row["sequence"] for row in islice(rest, missing)]
     return chosen[:limit]
 
@@ -96,7 +104,7 @@ def _walk(
     """Along the index that fits best, the pairs that may be read aside."""
     pipeline, owner = job_filter.pipeline, job_filter.owner
     if pipeline is not None and owner is not None:
-        return _walk_pairs(connection, [(pipeline, owner)], values)
+        return _walk_pairs(connection, {(pipeline, owner)}, values)
     if pipeline is not None:
         return connection.execute(QUERIES["walk_pipeline"], {**values, "pipeline": pipeline})
     if owner is not None:
@@ -105,18 +113,10 @@ def _walk(
 
 
 def _walk_pairs(
-    connection: sqlite3.Connection, pairs: list[Pair], values: dict[str, Value]
+    connection: sqlite3.Connection, pairs: AbstractSet[Pair], values: dict[str, Value]
 ) -> Iterator[sqlite3.Row]:
     keys = json.dumps([[pipeline or "", owner] for pipeline, owner in pairs])
     return connection.execute(QUERIES["walk_pairs"], {**values, "pairs": keys})
-
-
-def _readable_pairs(job_filter: JobFilter) -> list[Pair]:
-    return [
-        (pipeline, owner)
-        for pipeline, owner in job_filter.pairs or ()
-        if job_filter.pipeline in {None, pipeline} and job_filter.owner in {None, owner}
-    ]
 
 
 def _values(

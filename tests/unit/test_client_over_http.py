@@ -399,3 +399,36 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(server: Running):
     process.stderr.close()
     assert process.wait(30) == 1
     assert b"Traceback" not in err
+
+
+def on_a_terminal(server: Running, *arguments: str, **more: str) -> tuple[int, bytes]:
+    """What a command writes to a terminal, and its exit code."""
+    master, slave = os.openpty()
+    environment = {
+        "PATH": os.environ["PATH"], "TERM": "xterm", "MODEL_TRAINING_DATA": str(server.data), **more
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "model_training", *arguments],
+        stdin=subprocess.DEVNULL, stdout=slave, stderr=subprocess.DEVNULL, env=environment,
+    )  # fmt: skip
+    os.close(slave)
+    written = b""
+    with contextlib.suppress(OSError):  # how Linux tells that nobody has the other end any more
+        while piece := os.read(master, 65536):
+            written += piece
+    os.close(master)
+    return process.wait(30), written
+
+
+def test_a_log_cannot_command_the_terminal_unless_it_is_asked_to(server: Running):
+    code, shown = on_a_terminal(server, "logs", "-f", NAME)
+    assert code == 0
+    assert b"\x1b[31mred\x1b[0m" in shown
+    assert b"\x1b]" not in shown
+    assert LOG in on_a_terminal(server, "logs", "-f", "--raw", NAME)[1]
+
+
+def test_a_terminal_gets_a_table_and_no_color_means_none(server: Running):
+    assert b"FIELD" in on_a_terminal(server, "status", NAME)[1]
+    assert b"\x1b[32m" in on_a_terminal(server, "status", NAME)[1]
+    assert b"\x1b[32m" not in on_a_terminal(server, "status", NAME, NO_COLOR="1")[1]

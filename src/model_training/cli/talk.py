@@ -6,6 +6,7 @@ representation.
 """
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 # A person waits at the prompt: long enough for a server that is being restarted, no longer.
-PATIENCE_S = 3.0
+PATIENCE_S = 2.0
+_C1 = re.compile("[\x7f-\x9f]")
 _STATE_STYLES = {
     "pending": "yellow",
     "running": "cyan",
@@ -46,7 +48,7 @@ class Talk:
 
     def data(self, text: str) -> None:
         """One line of data."""
-        click.echo(text)
+        click.echo(inert(text) if self.shows_tables else text)
 
     def say(self, text: str) -> None:
         """One or more lines for a person."""
@@ -54,7 +56,9 @@ class Talk:
 
     def give_json(self, value: object) -> None:
         """One JSON value as data."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        # JSON escapes the control characters of ASCII, but not those a terminal also knows.
+        click.echo(_C1.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
     def rows(self, headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table, or tab-separated lines."""

@@ -11,7 +11,7 @@ import re
 
 _SGR_BEGUN = re.compile(r"\x1b(?:\[[0-9;:]{0,64})?")
 _SGR_OR_CONTROL = re.compile(r"\x1b\[[0-9;:]{0,64}m|[\x00-\x07\x0b-\x0c\x0e-\x1f\x7f-\x9f]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def _visible(match: re.Match[str]) -> str:
@@ -25,7 +25,7 @@ def _visible(match: re.Match[str]) -> str:
 
 
 def inert(text: str) -> str:
-    """Words of a job or a server, fit for a line on a terminal: no control character acts."""
+    """Words of a job or a server as one line, or one cell of a table: no control character acts."""
     return _CONTROL.sub(_visible, text)
 
 

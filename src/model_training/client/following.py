@@ -98,10 +98,16 @@ def follow(name: str, options: LogOptions, patience_s: float) -> Operation[None]
             why = cut.why
         delay = retries.delay_after_busy(busy) if busy else retries.delay_after_cut()
         if delay is None:
-            raise ServerUnreachable(f"The log of {name} cannot be followed to its end: {why}")
+            raise _given_up(why, busy, follower.request())
         yield Close()
         yield Emit(Reconnecting(why))
         yield Pause(delay)
+
+
+def _given_up(why: str, busy: Answer | None, request: Request) -> ModelTrainingError:
+    if busy:
+        return error_of(busy, request)
+    return ServerUnreachable(f"The log cannot be followed to its end: {why}")
 
 
 def _one_connection(follower: LogFollower, answer: Answer, retries: Retries) -> Operation[None]:

@@ -19,8 +19,8 @@ from model_training.api.queries import ByteRange, LogQuery
 from model_training.api.streaming import Streamed, Streams
 from model_training.errors import RangeNotSatisfiable
 from model_training.jobs import JSONObject, TrainingJob, format_time
-from model_training.logs.positions import Position
 from model_training.logs.layout import Gap
+from model_training.logs.positions import Position
 from model_training.outputs import OpenOutput, OutputFile
 from model_training.reading import LogAnswer
 
@@ -142,14 +142,10 @@ def _log_range(streams: Streams, answer: LogAnswer, asked: ByteRange) -> Respons
     within a gap is answered 416, and the header tells where the gap ends.
     """
     try:
-        start, end = asked.within(answer.size)
-        gap = next((gap for gap in answer.gaps if _overlap(gap, start, end)), None)
-        if gap is not None and gap.start <= start:
-            raise RangeNotSatisfiable(answer.size)
+        start, end = _present(asked.within(answer.size), answer)
     except RangeNotSatisfiable as error:
         headers = log_headers(answer.job, answer.position, answer.gaps)
         raise Refused(problem_of(error).with_headers(headers)) from None
-    end = min(end, gap.start) if gap else end
     position = Position(answer.attempt, end, answer.generation)
     headers = {
         **log_headers(answer.job, position, answer.gaps),
@@ -157,6 +153,16 @@ def _log_range(streams: Streams, answer: LogAnswer, asked: ByteRange) -> Respons
         **_range_headers(start, end, answer.size),
     }
     return Streamed(streams, answer.blocks(start, end), headers, status_code=206)
+
+
+def _present(wanted: tuple[int, int], answer: LogAnswer) -> tuple[int, int]:
+    start, end = wanted
+    gap = next((gap for gap in answer.gaps if _overlap(gap, start, end)), None)
+    if gap is None:
+        return wanted
+    if gap.start <= start:
+        raise RangeNotSatisfiable(answer.size)
+    return start, gap.start
 
 
 def _range_headers(start: int, end: int, size: int) -> dict[str, str]:

@@ -5,10 +5,10 @@ too, so that neither can hold what the other does not.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import cast
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -91,11 +91,12 @@ class _Application(FastAPI):
 
 
 def _add_routes(app: FastAPI, *groups: object) -> None:
-    handlers = {name: group for group in groups for name in dir(group)}
     for operation in OPERATIONS:
-        handler = cast(
-            "Callable[..., object]", getattr(handlers[operation.handler], operation.handler)
-        )
+        [handler] = [
+            getattr(group, operation.handler)
+            for group in groups
+            if hasattr(group, operation.handler)
+        ]
         methods = ["GET", "HEAD"] if operation.method == "GET" else [operation.method]
         app.add_api_route(
             operation.path,
@@ -129,9 +130,8 @@ def _allowed_methods(request: Request) -> str:
     app: FastAPI = request.app
     methods: set[str] = set()
     for route in app.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            methods |= cast("set[str]", getattr(route, "methods", set()))
+        if isinstance(route, APIRoute) and route.matches(request.scope)[0] is not Match.NONE:
+            methods |= route.methods or set()
     return ", ".join(sorted(methods))
 
 

@@ -171,8 +171,8 @@ class DeadlineProtocol(HttpToolsProtocol):
         return too_slow or elapsed >= self._limits.body_timeout
 
     def _is_answering(self) -> bool:
-        cycle = self.cycle
-        return cycle is not None and cycle.response_started and not cycle.response_complete
+        cycle = self.cycle  # None before the first request, whatever its declared type says
+        return bool(cycle) and cycle.response_started and not cycle.response_complete
 
     def _refuse(self, problem: Problem) -> None:
         self._disarm()
@@ -204,7 +204,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         if self._unread_clock is not None:
             self._unread_clock.cancel()
             self._unread_clock = None
-        if self.flow is not None:
+        if self.flow:  # not before the connection is made
             super().resume_writing()
 
     def _expect_reading(self) -> None:

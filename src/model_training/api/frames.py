@@ -95,10 +95,9 @@ def _encode(event: Missing | Reset | StateSeen | Ended) -> bytes:
             return _event("reset", {"reason": reason}, position)
         case StateSeen(job):
             return _event("state", _state(job))
-        case Ended(None):
-            return _event("end", DELETED)
-        case Ended(TrainingJob() as job):
-            return _event("end", {**_state(job), "exit_code": job.exit_code})
+        case Ended(job):
+            ended = DELETED if job is None else {**_state(job), "exit_code": job.exit_code}
+            return _event("end", ended)
 
 
 def _state(job: TrainingJob) -> JSONObject:

@@ -5,10 +5,10 @@ themselves: what they accept and every status they answer stands in the table, a
 each example and thousands of generated requests to prove that it does.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pydantic import TypeAdapter
 
@@ -17,6 +17,15 @@ from model_training.outputs import OutputFile
 
 REF: Final = "#/components/schemas/"
 PROBLEM: Final = "application/problem+json"
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+STRING: Final[JSONObject] = {"type": "string"}
+
+
+def array_of(items: JSONObject) -> JSONObject:
+    """The schema of an array."""
+    return {"type": "array", "items": items}
+
 
 # What any operation may answer, and why.
 _ALWAYS: Final[Mapping[int, str]] = {
@@ -133,7 +142,7 @@ def describe(operations: Sequence[Operation], version: str) -> JSONObject:
         "paths": paths,
         "components": {
             "schemas": _schemas(),
-            "headers": {name: header for name, header in _HEADERS.items()},
+            "headers": dict(_HEADERS),
             "securitySchemes": {
                 "bearer": {
                     "type": "http",
@@ -230,15 +239,20 @@ _HEADERS: Final[Mapping[str, JSONObject]] = {
 
 
 def _schemas() -> JSONObject:
-    types: Iterable[tuple[str, Any]] = (("TrainingJob", TrainingJob), ("OutputFile", OutputFile))
-    inputs = [(name, "serialization", TypeAdapter(kind)) for name, kind in types]
-    _, common = TypeAdapter.json_schemas(inputs, ref_template=REF + "{model}")
+    _, common = TypeAdapter.json_schemas(
+        [
+            ("TrainingJob", "serialization", TypeAdapter(TrainingJob)),
+            ("OutputFile", "serialization", TypeAdapter(OutputFile)),
+        ],
+        ref_template=REF + "{model}",
+    )
     schemas = cast("JSONObject", common["$defs"])
     return schemas | {"Problem": _PROBLEM_SCHEMA, "Pipeline": _PIPELINE_SCHEMA}
 
 
 def _text_schema(description: str = "") -> JSONObject:
-    return {"type": "string"} | ({"description": description} if description else {})
+    plain: JSONObject = {"type": "string"}
+    return plain | {"description": description} if description else plain
 
 
 _FAULTS: Final[JSONObject] = {

@@ -62,7 +62,8 @@ def job_name(request: Request) -> str:
     """
     name: str = request.path_params["name"]
     if not is_job_name(name):
-        raise unknown_job(name)
+        raw: bytes = request.scope["raw_path"]
+        raise unknown_job(raw.split(b"/")[2].decode("latin-1"))
     return name
 
 

@@ -6,8 +6,7 @@ from starlette.requests import Request
 
 from model_training.api.queries import SubmitQuery
 from model_training.declarations import parameter_faults, parse_parameters
-from model_training.errors import Fault, InvalidRequest, UnsupportedMediaType
-from model_training.jobs import JSONObject
+from model_training.errors import InvalidRequest, UnsupportedMediaType
 from model_training.submission import SubmitRequest
 
 JSON: Final = "application/json"
@@ -35,11 +34,11 @@ def read_submission(asked: SubmitQuery, body: bytes) -> SubmitRequest:
         InvalidRequest: no pipeline can be looked up; with every fault that shows without one.
         MalformedRequest: the body is no JSON.
     """
-    parameters: JSONObject = {}
-    faults: list[Fault] = list(asked.faults)
+    faults = list(asked.faults)
     try:
         parameters = parse_parameters(body)
     except InvalidRequest as error:
+        parameters = {}
         faults.extend(error.faults)
     if asked.pipeline is None:
         raise InvalidRequest(*faults, *parameter_faults(parameters))

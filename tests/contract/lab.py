@@ -23,7 +23,7 @@ import pytest
 from model_training.executors.base import Executor
 from model_training.jobs import JobSpec, JobState, Observation
 from tests.contract.history import Watch, check_history
-from tests.contract.leftovers import end_all, pids_of, processes_of
+from tests.contract.leftovers import end_all, pids_of, processes_of, reap
 from tests.contract.server_process import ServerProcess
 from tests.waiting import until
 
@@ -111,6 +111,7 @@ class Lab:
             left = await self._settled_leftovers()
         finally:
             killed = end_all(self.mark, self.bench.shared.parent)
+            reap()
         if kind is None:
             assert not left, f"left after the removal of all jobs: {left}; killed {killed}"
             for name in self.launched:

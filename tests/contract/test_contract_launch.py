@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 
 from model_training.executors.base import Snapshot
 from model_training.jobs import JobState, Reason
-from tests.contract.lab import Bench, Case, Lab
+from tests.contract.lab import Case, Lab
 
 pytestmark = pytest.mark.anyio
 
@@ -157,16 +156,6 @@ async def test_a_settled_job_is_in_a_snapshot_of_everything_only(lab: Lab) -> No
     assert await _everything(lab) == {ended, running}
     await lab.go(running)
     await lab.ended(running)
-
-
-async def test_observations_are_made_without_anybody_asking_twice(
-    bench: Bench, open_lab: Callable[..., Lab]
-) -> None:
-    async with open_lab() as lab:
-        name = await lab.launch(lab.waiting("exit 5"))
-        await lab.running(name)
-        await lab.go(name)
-        assert (await lab.ended(name, within=2)).exit_code == 5
 
 
 async def _everything(lab: Lab) -> set[str]:

@@ -123,7 +123,7 @@ WITH RECURSIVE walk (sequence, state) AS (
          ORDER BY j.sequence DESC LIMIT 1),
         walk.state
     FROM walk WHERE walk.sequence >= :above
-    ORDER BY 1 DESC
+    ORDER BY 1 DESC LIMIT -1
 )
 SELECT jobs.sequence, jobs.pipeline, jobs.owner
 FROM walk CROSS JOIN jobs ON jobs.sequence = walk.sequence
@@ -145,7 +145,7 @@ WITH RECURSIVE walk (sequence, state) AS (
          ORDER BY j.sequence DESC LIMIT 1),
         walk.state
     FROM walk WHERE walk.sequence >= :above
-    ORDER BY 1 DESC
+    ORDER BY 1 DESC LIMIT -1
 )
 SELECT jobs.sequence, jobs.pipeline, jobs.owner
 FROM walk CROSS JOIN jobs ON jobs.sequence = walk.sequence
@@ -167,7 +167,7 @@ WITH RECURSIVE walk (sequence, state) AS (
          ORDER BY j.sequence DESC LIMIT 1),
         walk.state
     FROM walk WHERE walk.sequence >= :above
-    ORDER BY 1 DESC
+    ORDER BY 1 DESC LIMIT -1
 )
 SELECT jobs.sequence, jobs.pipeline, jobs.owner
 FROM walk CROSS JOIN jobs ON jobs.sequence = walk.sequence
@@ -194,7 +194,7 @@ WITH RECURSIVE walk (sequence, pipeline, owner, state) AS (
          ORDER BY j.sequence DESC LIMIT 1),
         walk.pipeline, walk.owner, walk.state
     FROM walk WHERE walk.sequence >= :above
-    ORDER BY 1 DESC
+    ORDER BY 1 DESC LIMIT -1
 )
 SELECT jobs.sequence, jobs.pipeline, jobs.owner
 FROM walk CROSS JOIN jobs ON jobs.sequence = walk.sequence

@@ -82,6 +82,7 @@ def _install(place: Path, requirements: Path, run: Callable[[list[str]], int]) -
             if code:
                 tool = " ".join(Path(word).name for word in step[:3])
                 raise CannotBuild(f"{tool} ended with exit code {code}; its words are in the log")
+        os.sync()  # once per environment: a power cut must not leave half of one that says so
         (place / COMPLETE).touch()
     finally:
         if not is_complete(place):

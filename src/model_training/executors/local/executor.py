@@ -12,14 +12,13 @@ import itertools
 import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from typing import Final, Self
 
 from model_training import names
 from model_training.declarations import environment_of
 from model_training.errors import ExecutorUnavailable, JobRejected
 from model_training.executors.base import Change, Snapshot
-from model_training.executors.local import cgroups, jobs, processes, records, shelves
+from model_training.executors.local import cgroups, endings, jobs, processes, records, shelves
 from model_training.executors.local.devices import Devices, found_gpus
 from model_training.executors.local.feed import Feed
 from model_training.executors.local.jobs import Job, Phase
@@ -277,7 +276,7 @@ class LocalExecutor:
     async def _end_waiting(self, job: Job) -> None:
         self._line.leave(job)
         try:
-            end = await self._threads.run(shelves.end_unstarted, job.folder, now())
+            end = await self._threads.run(endings.end_unstarted, job.folder, now())
         except OSError as error:
             job.is_stopping = False
             self._line.join(job)
@@ -287,7 +286,7 @@ class LocalExecutor:
 
     async def _ask_stop(self, job: Job) -> None:
         try:
-            await self._threads.run(shelves.ask_stop, job.folder, now())
+            await self._threads.run(endings.ask_stop, job.folder, now())
         except OSError as error:
             # On a full disk the signal alone must do: a supervisor that got it stops the job.
             if not records.is_full(error) or job.pidfd is None:
@@ -302,13 +301,15 @@ class LocalExecutor:
         job = self._jobs.get(name) or await self._settled(name)
         if job is None:
             await self._discard(name)
-            self._feed.publish(jobs.gone(_nobody(name), self._data.job(name)))
+            self._feed.publish(jobs.gone_unknown(self._data.job(name)))
             return
-        if job.is_removing:
-            return
+        if not job.is_removing:
+            await asyncio.shield(self._short_tasks.start(self._begin_removal(job)))
+
+    async def _begin_removal(self, job: Job) -> None:
         job.is_removing = True
         try:
-            await self.stop(name)
+            await self.stop(job.spec.name)
         except ExecutorUnavailable:
             job.is_removing = False
             raise
@@ -377,24 +378,9 @@ class LocalExecutor:
         ]
         await self._threads.run(shelves.settle, self._data, ended)
         for name in ended:
-            if not self._jobs[name].is_removing:
+            if (job := self._jobs.get(name)) and not job.is_removing:
                 del self._jobs[name]
 
 
 def _cannot_stop(job: Job, error: OSError) -> ExecutorUnavailable:
     return ExecutorUnavailable(f"{job.spec.name} cannot be stopped now: {error.strerror}")
-
-
-def _nobody(name: str) -> JobSpec:
-    """What can be said of a job of which nothing is left but its name."""
-    return JobSpec(
-        name=name,
-        id="",
-        pipeline=None,
-        namespace="",
-        owner="",
-        created_at=datetime.fromtimestamp(0, UTC),
-        parameters={},
-        request_digest="",
-        executor="local",
-    )

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, cast
 
@@ -110,6 +111,22 @@ def gone(spec: JobSpec, folder: JobFolder, last: Observation | None = None) -> O
     """Nothing of the job is left."""
     state = last.state if last else JobState.STOPPED
     return observe(spec, folder, state, gone=True)
+
+
+def gone_unknown(folder: JobFolder) -> Observation:
+    """Nothing is left of a job of which only the name is known."""
+    spec = JobSpec(
+        name=folder.name,
+        id="",
+        pipeline=None,
+        namespace="",
+        owner="",
+        created_at=datetime.fromtimestamp(0, UTC),
+        parameters={},
+        request_digest="",
+        executor="local",
+    )
+    return gone(spec, folder)
 
 
 def _running(run: records.Record) -> tuple[JobState, dict[str, Any]]:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 MARK = "MODEL_TRAINING_JOB"  # the variable that every process of a job carries
 LOCK_FD = 3  # where a supervisor finds its job's lock
+NOT_BEGUN = 75  # a supervisor's exit code (EX_TEMPFAIL): nothing was started, try again
 PROC = Path("/proc")
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -110,10 +111,13 @@ def send(pidfd: int, number: int) -> None:
         signal.pidfd_send_signal(pidfd, number)
 
 
-def reap(pid: int) -> None:
-    """Take the end of a child off the process table; other processes are left alone."""
-    with contextlib.suppress(ChildProcessError):  # it was started by an earlier server
-        os.waitpid(pid, os.WNOHANG)
+def reap(pid: int) -> int | None:
+    """Take a dead child off the process table; its exit code, or None if it is no child of ours."""
+    try:
+        dead, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # it was started by an earlier server
+        return None
+    return os.waitstatus_to_exitcode(status) if dead else None
 
 
 def prctl(option: int, value: int) -> None:
@@ -129,6 +133,8 @@ def prctl(option: int, value: int) -> None:
 
 def children(pid: int) -> list[int]:
     """The children of a process, zombies included."""
+    if not (PROC / "thread-self" / "children").exists():
+        return children_by_scan(pid)
     found: list[int] = []
     try:
         for task in (PROC / str(pid) / "task").iterdir():
@@ -136,6 +142,12 @@ def children(pid: int) -> list[int]:
     except (FileNotFoundError, ProcessLookupError):
         pass  # it ended while we looked, and its children moved up to the subreaper
     return found
+
+
+def children_by_scan(pid: int) -> list[int]:
+    """The same on a kernel without lists of children, by looking at every process."""
+    lines = ((other, stat(other)) for other in all_processes())
+    return [other for other, line in lines if line and line.parent == pid]
 
 
 def descendants(pid: int) -> list[int]:

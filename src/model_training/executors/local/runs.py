@@ -43,8 +43,6 @@ class Ending(NamedTuple):
     signal: int
     """or 0"""
     cause: Cause | None
-    was_killed: bool
-    """whether we sent SIGKILL"""
     out_of_memory: bool
     duration_s: float
 
@@ -101,7 +99,6 @@ class Run:
         self._phase = _Phase.RUNNING
         self._until = self._began + limits.timeout_s if limits.timeout_s is not None else None
         self._cause: Cause | None = None
-        self._killed = False
 
     def wait(self) -> Ending:
         """Copy output, enforce the limits, end the whole tree."""
@@ -182,7 +179,6 @@ class Run:
         processes.signal_all(pids, signal.SIGCONT)  # one that was stopped could not listen
 
     def _kill(self) -> None:
-        self._killed = True
         if self._cgroup:
             cgroups.kill(self._cgroup)
         if self._leader_status is None:  # its number is still its own, and so is its group's
@@ -240,7 +236,6 @@ class Run:
             exit_code=code if code >= 0 else 128 - code,
             signal=max(0, -code),
             cause=self._cause,
-            was_killed=self._killed,
             out_of_memory=bool(self._cgroup and cgroups.oom_kills(self._cgroup)),
             duration_s=time.monotonic() - self._began,
         )

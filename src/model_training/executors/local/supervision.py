@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from signal import SIGTERM
 from typing import Final
 
-from model_training.executors.local import processes, records, shelves, watching
+from model_training.executors.local import endings, processes, records, watching
 from model_training.executors.local.jobs import Job
 from model_training.executors.local.threads import Threads
-from model_training.jobs import Observation, format_time
+from model_training.jobs import JobState, Observation, Reason, format_time
 
 RETRY_S: Final = 1.0  # between tries of what the system refuses now
 START_TRIES: Final = 5  # a supervisor that never begins is broken, not unlucky
@@ -32,7 +32,6 @@ class Supervision:
             await self._start(job, assigned)
             if end := await self.adopt(job):
                 return end
-            job.failed_starts += 1
             if job.failed_starts >= START_TRIES:
                 return await self._fail(job)
             await asyncio.sleep(RETRY_S)
@@ -46,7 +45,11 @@ class Supervision:
                 if job.run is not None:
                     self._publish(job.see_run())
         if job.supervisor:
-            processes.reap(job.supervisor.pid)
+            code = processes.reap(job.supervisor.pid)
+            if code == processes.NOT_BEGUN:
+                self._tell_refused(job, "its supervisor finds no space on the disk")
+            else:
+                job.failed_starts += 1
             job.supervisor = None
         return await self._conclude(job)
 
@@ -60,14 +63,19 @@ class Supervision:
             pid = await self._threads.run(watching.start_supervisor, job, assigned)
         except OSError as error:
             log.warning("%s cannot be started now: %s", job.spec.name, error)
+            self._tell_refused(job, error.strerror or str(error))
             return
         # Not reaped yet, so the number is still its own.
         job.supervisor = processes.identity(pid) if pid is not None else None
 
+    def _tell_refused(self, job: Job, why: str) -> None:
+        message = f"cannot be started now, is tried again: {why}"
+        self._publish(job.see(JobState.PENDING, reason=Reason.STARTING, message=message))
+
     async def _conclude(self, job: Job) -> records.Record | None:
         while True:
             try:
-                return await self._threads.run(shelves.conclude, job.folder, now())
+                return await self._threads.run(endings.conclude, job.folder, now())
             except (OSError, ValueError) as error:
                 log.warning("the end of %s cannot be told yet: %s", job.spec.name, error)
                 await asyncio.sleep(RETRY_S)
@@ -75,7 +83,7 @@ class Supervision:
     async def _fail(self, job: Job) -> records.Record:
         while True:
             try:
-                return await self._threads.run(shelves.fail_unstarted, job.folder, now())
+                return await self._threads.run(endings.fail_unstarted, job.folder, now())
             except OSError as error:
                 log.warning("the end of %s cannot be written yet: %s", job.spec.name, error)
                 await asyncio.sleep(RETRY_S)

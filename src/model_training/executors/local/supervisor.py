@@ -23,7 +23,6 @@ from model_training.logs.segments import SegmentWriter
 
 LOG_SIZE: Final = 64 << 10  # bytes of our own words that are kept
 RETRY_S: Final = 1.0  # between tries to write the end on a full disk
-NOT_BEGUN: Final = 75  # exit code (EX_TEMPFAIL): nothing was started, it may be tried again
 
 
 class _Ended(Exception):
@@ -56,6 +55,7 @@ class Supervisor:
         self._started_at: str | None = None
         self._duration_s: float | None = None
         self._cgroup: Path | None = None
+        self._prepare_until: float | None = None  # on the monotonic clock
         self._run: records.Record = {}
 
     def live(self) -> int:
@@ -67,7 +67,7 @@ class Supervisor:
             self._begin()
         except OSError as error:
             say(f"cannot begin: {error}")
-            return NOT_BEGUN
+            return processes.NOT_BEGUN
         writer: SegmentWriter | None = None
         try:
             self._make_folders()
@@ -78,7 +78,7 @@ class Supervisor:
         except OSError as error:
             end = _Ended("failed", "StartFailed", f"the job could not be set up: {error}").record
         else:
-            return NOT_BEGUN  # not reached: _work ends by raising
+            return 0  # not reached: _work ends by raising
         if writer:
             writer.close()
         self._end(end)
@@ -149,6 +149,8 @@ class Supervisor:
             return None
         from model_training.executors.local import environments
 
+        if self._job["timeout_s"] is not None:
+            self._prepare_until = time.monotonic() + self._job["timeout_s"]
         requirements = Path(self._job["folder"]) / self._job["requirements"]
         try:
             place = environments.place_of(Path(self._process["environments"]), requirements)
@@ -163,17 +165,25 @@ class Supervisor:
         environment = variables.for_installer(os.environ, self._job["name"])
         command = commands.Command(argv, self._job["folder"], environment, self._umask)
         try:
-            ending = runs.Run(command, self._limits(), copy, self._wakeups).wait()
+            limits = runs.Limits(self._prepare_left(), self._job["grace_s"])
+            ending = runs.Run(command, limits, copy, self._wakeups).wait()
         except commands.CannotStart as error:
             raise _Ended("failed", "EnvironmentFailed", str(error)) from error
         if ending.cause is runs.Cause.STOP:
             raise _Ended("stopped", None, "stopped while its environment was built")
         if ending.cause is runs.Cause.TIMEOUT:
-            message = "its environment was not built within the job's timeout"
-            raise _Ended("failed", "Timeout", message)
+            raise _late()
         return ending.exit_code
 
+    def _prepare_left(self) -> float | None:
+        """Seconds until the preparation must be done: it has the job's timeout for itself."""
+        if self._prepare_until is None:
+            return None
+        return max(0.0, self._prepare_until - time.monotonic())
+
     def _wait(self, seconds: float) -> bool:
+        if self._prepare_left() == 0:
+            raise _late()
         self._wakeups.wait(seconds)
         return not self._wakeups.stop_asked
 
@@ -249,6 +259,10 @@ class _Clock:
     def _since_boot() -> int:
         # Unlike CLOCK_MONOTONIC it counts the time that a laptop slept.
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _late() -> _Ended:
+    return _Ended("failed", "Timeout", "its environment was not ready within the job's timeout")
 
 
 def _ended(ending: runs.Ending, limits: runs.Limits, *, by_service: bool) -> _Ended:

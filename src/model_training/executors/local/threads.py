@@ -1,6 +1,7 @@
 """Threads for what blocks, and tasks that outlive whoever asked for them."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -8,6 +9,7 @@ from typing import ParamSpec, TypeVar
 
 THREADS = 16  # they wait for the disk, not for the processor
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -38,8 +40,13 @@ class Tasks:
         """Run it beside the caller."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the local executor failed: %s", error, exc_info=error)
 
     async def finish(self) -> None:
         """Wait for all of them."""

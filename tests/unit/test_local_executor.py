@@ -1,0 +1,275 @@
+"""What the local executor alone can know: its folders, its queue, its devices, its restarts."""
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from model_training.errors import JobRejected
+from model_training.executors.local import processes, records, shelves
+from model_training.executors.local.executor import LocalExecutor
+from model_training.folders import DataFolder
+from model_training.jobs import JobState, Resources
+from tests.unit.local_bench import Watcher, accept, begin, begun, log_of, sh
+from tests.waiting import until
+
+pytestmark = pytest.mark.anyio
+
+Work = Callable[..., AbstractAsyncContextManager[tuple[LocalExecutor, Watcher]]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> DataFolder:
+    return DataFolder(tmp_path / "data")
+
+
+@pytest.fixture
+async def work(data: DataFolder) -> AsyncGenerator[Work]:
+    """An executor at work and what it says; at the very end every job of the test is removed."""
+
+    @asynccontextmanager
+    async def at_work(
+        *, everything: bool = False, slots: int = 2, gpus: tuple[int, ...] = ()
+    ) -> AsyncGenerator[tuple[LocalExecutor, Watcher]]:
+        async with LocalExecutor(data, slots=slots, gpus=gpus) as executor:
+            watcher = Watcher(executor, everything=everything)
+            await watcher.begin()
+            yield executor, watcher
+            await watcher.close()
+
+    yield at_work
+    async with at_work(everything=True) as (executor, watcher):
+        for name in list(watcher.seen):
+            await executor.remove(name)
+        for name in list(watcher.seen):
+            await watcher.until(name, gone=True)
+
+
+async def test_waiting_jobs_say_behind_what_and_are_told_when_it_moves(work: Work) -> None:
+    async with work(slots=1) as (executor, watcher):
+        first = await executor.launch(sh("sleep 100"))
+        waiting = [await executor.launch(sh("sleep 100")) for _ in range(3)]
+        assert [seen.message for seen in waiting] == [
+            "waits for one of 1 slot; next in line",
+            "waits for one of 1 slot; 1 job before it",
+            "waits for one of 1 slot; 2 jobs before it",
+        ]
+        await executor.stop(first.name)
+        last = waiting[-1].name
+        await watcher.end(first.name)
+        await until(
+            lambda: _newest(executor, last) == "waits for one of 1 slot; 1 job before it", within=5
+        )
+
+
+def _newest(executor: LocalExecutor, name: str) -> str | None:
+    return executor._jobs[name].observation.message
+
+
+async def test_gpus_are_never_handed_out_twice_also_after_a_restart(
+    work: Work, data: DataFolder
+) -> None:
+    script = "echo $CUDA_VISIBLE_DEVICES; sleep 100"
+    async with work(slots=4, gpus=(0, 1, 2)) as (executor, watcher):
+        pair = await executor.launch(sh(script, resources=Resources(gpu=2)))
+        await watcher.until(pair.name, JobState.RUNNING)
+    async with work(slots=4, gpus=(0, 1, 2)) as (executor, watcher):
+        single = await executor.launch(sh(script, resources=Resources(gpu=1)))
+        late = await executor.launch(sh(script, resources=Resources(gpu=1)))
+        none = await executor.launch(sh("echo [$CUDA_VISIBLE_DEVICES]"))
+        assert late.message == "waits for 1 GPU, 0 of 3 free; next in line"
+        assert none.reason == "WaitingForSlot", "nobody overtakes"
+        await until(lambda: log_of(data, pair.name) == b"0,1\n")
+        await until(lambda: log_of(data, single.name) == b"2\n")
+        await executor.stop(single.name)
+        await until(lambda: log_of(data, late.name) == b"2\n")
+        await watcher.end(none.name)
+        assert log_of(data, none.name) == b"[]\n"
+
+
+async def test_what_cannot_be_enforced_is_refused_with_the_reason(
+    work: Work, data: DataFolder
+) -> None:
+    async with work(gpus=(0,)) as (executor, _):
+        many = len(os.sched_getaffinity(0)) + 1
+        assert executor.cannot_enforce(Resources(gpu=1, cpu=1)) == {}
+        refused = executor.cannot_enforce(Resources(gpu=2, cpu=0.5))
+        assert refused["gpu"] == "this machine has 1 GPUs, 2 were asked"
+        assert "whole CPUs" in refused["cpu"]
+        assert str(many) in executor.cannot_enforce(Resources(cpu=many))["cpu"]
+        with pytest.raises(JobRejected, match="gpu: this machine has 1 GPUs"):
+            await executor.launch(sh("true", resources=Resources(gpu=2)))
+        assert list(data.open_jobs.iterdir()) == []
+
+
+async def test_foreign_and_broken_things_in_the_data_folder_break_nothing(
+    work: Work, data: DataFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, broken, foreign = (accept(data, sh(f"echo {n}; exit 3")) for n in range(3))
+    broken.folder.spec.write_text('{"job": ')
+    (data.open_jobs / "README").write_text("a note")
+    (data.jobs / "notes.txt").write_text("another")
+    (data.jobs / "00").mkdir(exist_ok=True)
+    (data.jobs / "00" / "not a job").write_text("")
+    foreign.folder.path.rename(foreign.folder.path.with_name("model-training-local-x"))
+    (data.new_jobs / "model-training-local-half").mkdir()
+    (data.gone_jobs / "model-training-local-old.1" / "output").mkdir(parents=True)
+    async with work() as (executor, watcher):
+        assert set(watcher.seen) == {good.spec.name}
+        assert (await watcher.end(good.spec.name)).exit_code == 3
+        again = await executor.launch(sh("exit 0"))
+        await watcher.end(again.name)
+        await until(lambda: not list(data.gone_jobs.iterdir()))
+    assert list(data.new_jobs.iterdir()) == []
+    assert (data.open_jobs / "README").exists()
+    assert broken.spec.name in caplog.text
+    (data.open_jobs / broken.spec.name).unlink()
+    broken.folder.path.rename(data.gone_jobs / "broken")
+
+
+async def test_settled_jobs_are_left_out_until_everything_is_asked_for(
+    work: Work, data: DataFolder
+) -> None:
+    async with work() as (executor, watcher):
+        done = await executor.launch(sh("exit 0"))
+        lost = await executor.launch(sh("exit 4"))
+        for job in (done, lost):
+            await watcher.end(job.name)
+        await executor.settle([done.name, lost.name, "model-training-local-unknown"])
+        assert (await executor.launch(sh("true", name=done.name))).state is JobState.SUCCEEDED
+    async with work() as (_, watcher):
+        assert watcher.seen == {}
+    data.job(lost.name).exit.unlink()  # as if it had never ended: its marker is missing too
+    async with work(everything=True) as (_, watcher):
+        assert set(watcher.seen) == {done.name, lost.name}
+        assert (await watcher.end(lost.name)).reason == "SupervisorLost"
+
+
+async def test_a_killed_supervisor_takes_its_whole_job_along(
+    work: Work, data: DataFolder, tmp_path: Path
+) -> None:
+    """Also without a cgroup, which is how ``begin`` starts it."""
+    helpers = "setsid nohup sleep 100 & sh -c 'sleep 100' & env -i sleep 100 &"
+    script = f"{helpers} echo x > {tmp_path}/n; wait"
+    job = accept(data, sh(script))
+    pid = begin(job)
+    await begun(tmp_path / "n")
+    await until(lambda: (records.read(job.folder.run) or {}).get("phase") == "running")
+    tree = await until(lambda: len(found := processes.descendants(pid)) >= 5 and found)
+    async with work() as (_, watcher):
+        assert watcher.seen[job.spec.name][-1].state is JobState.RUNNING
+        os.kill(pid, signal.SIGKILL)
+        end = await watcher.end(job.spec.name)
+    assert (end.state, end.reason) == (JobState.FAILED, "SupervisorLost")
+    assert end.started_at is not None
+    states = {line.state for line in map(processes.stat, tree) if line}
+    assert states <= {"Z", "X"}
+
+
+@pytest.mark.parametrize("what", ["boot_id", "pid_namespace"])
+async def test_a_job_of_another_boot_failed_with_the_host(
+    work: Work, data: DataFolder, what: str
+) -> None:
+    job = accept(data, sh("true"))
+    here = processes.identity(os.getpid())
+    assert here is not None
+    before = {
+        "boot_id": here._replace(boot_id="x"),
+        "pid_namespace": here._replace(pid_namespace=1),
+    }
+    records.write(
+        job.folder.run,
+        {
+            "phase": "running",
+            "pid": 1,
+            "supervisor": list(before[what]),
+            "start_ticks": 1,
+            "started_at": "2026-01-01T00:00:00.000000Z",
+        },
+    )
+    async with work() as (_, watcher):
+        end = await watcher.end(job.spec.name)
+    assert (end.state, end.reason) == (JobState.FAILED, "HostRestarted")
+
+
+async def test_two_hundred_running_jobs_are_adopted_in_under_two_seconds(
+    work: Work, data: DataFolder
+) -> None:
+    """Held locks stand for supervisors, which is all that tells a job that runs."""
+    held: list[int] = []
+    here = processes.identity(os.getpid())
+    assert here is not None
+    for _ in range(200):
+        job = accept(data, sh("true"))
+        lock = records.lock(job.folder.lock)
+        assert lock is not None
+        held.append(lock)
+        run = {"phase": "running", "supervisor": list(here), "pid": os.getpid(), "start_ticks": 1}
+        job.folder.run.write_text(json.dumps(run | {"started_at": "2026-01-01T00:00:00.000000Z"}))
+    begin_s = time.monotonic()
+    async with work() as (_, watcher):
+        took = time.monotonic() - begin_s
+        states = {seen[-1].state for seen in watcher.seen.values()}
+        assert (len(watcher.seen), states) == (200, {JobState.RUNNING})
+    assert took < 2
+    for lock in held:
+        os.close(lock)
+    for marker in data.open_jobs.iterdir():
+        shelves.discard(data, marker.name)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"state": "running"}', '{"state": 5}'])
+async def test_an_end_that_something_broke_is_written_anew(
+    work: Work, data: DataFolder, content: str
+) -> None:
+    job = accept(data, sh("true"))
+    records.write(job.folder.run, {"phase": "running", "supervisor": [1]})
+    job.folder.exit.write_text(content)
+    async with work() as (_, watcher):
+        assert (await watcher.end(job.spec.name)).state is JobState.FAILED
+    assert records.read(job.folder.exit)
+
+
+async def test_a_launch_whose_caller_went_away_is_whole(work: Work, data: DataFolder) -> None:
+    async with work() as (executor, watcher):
+        wanted = sh("exit 6")
+        caller = asyncio.create_task(executor.launch(wanted))
+        await asyncio.sleep(0)
+        caller.cancel()
+        assert (await watcher.end(wanted.name)).exit_code == 6
+
+
+async def test_the_plan_tells_names_of_what_is_taken_over_not_values(
+    work: Work, data: DataFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAKEN_OVER", "hidden")
+    async with work() as (executor, _):
+        plan = await executor.plan(sh("true", pass_env=("TAKEN_OVER",), parameters={"epochs": 3}))
+    assert plan["command"] == ["sh", "-c", "true"]
+    assert plan["environment"]["epochs"] == "3"  # pyright: ignore
+    assert "hidden" not in json.dumps(plan)
+    assert list(data.open_jobs.iterdir()) == []
+
+
+async def test_outputs_that_took_away_their_owners_rights_are_removed_too(
+    work: Work, data: DataFolder
+) -> None:
+    async with work() as (executor, watcher):
+        script = "mkdir -p $MODEL_TRAINING_OUTPUT/a/b; chmod 0 $MODEL_TRAINING_OUTPUT/a"
+        job = await executor.launch(sh(script))
+        await watcher.end(job.name)
+        await executor.remove(job.name)
+        await watcher.until(job.name, gone=True)
+    assert not data.job(job.name).path.exists()
+    assert list(data.gone_jobs.iterdir()) == []

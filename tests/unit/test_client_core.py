@@ -279,6 +279,19 @@ def test_log_options_that_are_unknown_are_refused():
         log_request("n", {"lines": 3})  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize(("limit", "expected"), [(None, 3), (2, 2), (0, 0)])
+def test_a_list_goes_through_its_pages_as_far_as_asked(limit: int | None, expected: int):
+    class Pages(LogServer):
+        def open(self, request: Request) -> Answer:
+            second = ("cursor", "c") in request.query
+            jobs = [{**JOB, "state": "running"}] * (1 if second else 2)
+            link = {} if second else {"link": '</training-jobs?cursor=c>; rel="next"'}
+            return Answer(200, link, json.dumps(jobs).encode())
+
+    found = performed(operations.list_jobs({}, limit, 1.0), Pages(b"", 1, []))
+    assert len(found) == expected
+
+
 def answer(status: int, **problem: object) -> Answer:
     body = json.dumps({"status": status, **problem}).encode()
     return Answer(status, {"retry-after": "7"}, body)

@@ -52,6 +52,8 @@ def _reasons(error: ModelTrainingError) -> list[str]:
 
 
 def _next(error: ModelTrainingError) -> str:
+    if error.problem and error.problem.get("status") == 500:
+        return "look for the request in the log of the server"
     fallback = "model-training doctor checks this installation"
     return next((text for kind, text in _NEXT if isinstance(error, kind)), fallback)
 

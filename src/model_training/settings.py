@@ -77,7 +77,6 @@ class Settings(BaseSettings):
         env_ignore_empty=True,  # as shells and container files leave a variable out
         extra="forbid",
         frozen=True,
-        allow_inf_nan=False,
         use_attribute_docstrings=True,
         validate_default=True,
     )

@@ -98,7 +98,9 @@ def test_brackets_within_strings_are_no_depth():
     assert parse_parameters(rb'{"a": "\"[[[", "b": "' + b"[" * 1000 + b'"}')["a"] == '"[[['
 
 
-@pytest.mark.parametrize("body", [b'"\\"' * 60_000, b'"' + b"\\" * 200_000, b"{" + b'"' * 200_001])
+@pytest.mark.parametrize(
+    "body", [b'"' + b'\\"' * 200_000, b'"' + b"\\" * 200_000, b"{" + b'"' * 200_001]
+)
 def test_hostile_quotes_are_refused_in_linear_time(body):
     begun = time.process_time()
     with pytest.raises(MalformedRequest):

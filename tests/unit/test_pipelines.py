@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 import tomllib
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from hypothesis import strategies as st
 
 from model_training.errors import InvalidDeclaration, PipelineExists, PipelineNotFound
 from model_training.options import JobOptions
-from model_training.pipelines.digests import FILES_LIMIT, FolderDigests
+from model_training.pipelines.digests import FILES_LIMIT, SETTLED_NS, FolderDigests
 from model_training.pipelines.folders import BUNDLED, BrokenPipeline, FolderSource
 from model_training.pipelines.pipeline import Pipeline, read_pipeline
 from model_training.pipelines.toml_lines import key_lines
+from tests.waiting import until
 
 MINIMAL = 'name = "{name}"\ncommand = ["python3", "train.py"]\n'
 
@@ -40,6 +42,11 @@ type = "integer"
 default = 20
 minimum = 1
 """
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
 
 
 def write(parent, folder, text=None):
@@ -319,23 +326,34 @@ def test_the_digest_does_not_depend_on_what_is_no_code(tmp_path):
 
 
 def test_equal_folders_have_equal_digests_wherever_they_are(tmp_path):
-    for parent in ("one", "two"):
-        for name in ("b", "a", "c/d"):
+    names = ["b", "a", "c/d", "c/a", "e/f"]
+    for parent, order in (("one", names), ("two", reversed(names))):
+        for name in order:
             file = tmp_path / parent / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(name)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
 
 
-def test_a_change_that_keeps_size_and_time_is_seen(tmp_path):
-    file = tmp_path / "train.py"
-    file.write_text("one")
-    os.utime(file, ns=(10**18, 10**18))
-    digests = FolderDigests()
-    before = digests.digest(tmp_path)
-    file.write_text("two")
-    os.utime(file, ns=(10**18, 10**18))
-    assert digests.digest(tmp_path) != before
+@pytest.mark.anyio
+async def test_what_was_read_before_is_told_from_what_changed_since(tmp_path):
+    folder = write(tmp_path / "all", "x", MINIMAL.format(name="x") + 'requirements = "r.txt"\n')
+    (folder / "r.txt").write_text("one")
+    old = {"ns": (10**18, 10**18)}
+    os.utime(folder / "r.txt", **old)
+    # Only what has not changed for a while is kept: until then every file is read each time.
+    await until(
+        lambda: time.time_ns() - (folder / "r.txt").stat().st_ctime_ns > SETTLED_NS, within=4
+    )
+    looking = source(tmp_path, tmp_path / "all")
+    first = await looking.resolve("x")
+    assert await looking.resolve("x") == first
+    (folder / "r.txt").write_text("two")
+    os.utime(folder / "r.txt", **old)
+    assert (await looking.resolve("x")).digest != first.digest
+    (folder / "r.txt").unlink()
+    with pytest.raises(InvalidDeclaration, match=r"no file r\.txt"):
+        await looking.resolve("x")
 
 
 def test_a_pipe_or_a_loop_of_links_does_not_hold_up_the_digest(tmp_path):
@@ -378,18 +396,6 @@ def test_an_edit_counts_at_the_next_call(tmp_path):
     assert second.digest != first.digest
     file.unlink()
     with pytest.raises(PipelineNotFound):
-        asyncio.run(looking.resolve("x"))
-
-
-def test_a_requirements_file_that_vanishes_is_noticed(tmp_path):
-    folder = write(tmp_path / "all", "x", MINIMAL.format(name="x") + 'requirements = "r.txt"\n')
-    (folder / "r.txt").touch()
-    old = 10**18
-    os.utime(folder / "pipeline.toml", ns=(old, old))
-    looking = source(tmp_path, tmp_path / "all")
-    asyncio.run(looking.resolve("x"))
-    (folder / "r.txt").unlink()
-    with pytest.raises(InvalidDeclaration, match=r"no file r\.txt"):
         asyncio.run(looking.resolve("x"))
 
 

@@ -66,7 +66,14 @@ def test_option_then_variable_then_file_then_default(tmp_path, monkeypatch):
 
 def test_an_empty_variable_is_not_set(tmp_path, monkeypatch):
     monkeypatch.setenv("MODEL_TRAINING_PORT", "")
+    assert load_settings().port == 8642
     assert load_settings(config=toml(tmp_path / "c.toml", "port = 1")).port == 1
+
+
+def test_an_option_that_was_not_given_leaves_the_others_their_say(tmp_path):
+    file = toml(tmp_path / "c.toml", 'pipelines = ["/p"]\nslots = 2')
+    loaded = load_settings(config=file, pipelines=(), slots=None)
+    assert (loaded.pipelines, loaded.slots) == ((Path("/p"),), 2)
 
 
 def test_the_file_is_named_by_option_then_variable_then_found(tmp_path, monkeypatch):

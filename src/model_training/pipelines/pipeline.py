@@ -323,7 +323,7 @@ class _Reader:
 def _variable_fault(name: str, parameters: Collection[str]) -> str | None:
     """Why a pipeline may not set or pass on a variable; its author may steer his interpreter."""
     if message := spelling_fault(name):
-        return message
+        return f"{shortened(name)} cannot be a variable: {message}"
     if name.startswith("MODEL_TRAINING_"):
         return f"{name} is reserved: MODEL_TRAINING_ is how the service speaks to the job"
     if name in parameters:

@@ -6,13 +6,25 @@ why nothing comes yet and never takes a cut for the end.
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from datetime import datetime
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from weakref import WeakKeyDictionary
 
+from model_training.errors import Fault, InvalidRequest, RangeNotSatisfiable
 from model_training.folders import JobFolder
 from model_training.jobs import TrainingJob
-from model_training.logs.follow import Followers
-from model_training.logs.segments import Gap, Position
+from model_training.logs.follow import Chunk, Followers
+from model_training.logs.layout import Gap, Piece
+from model_training.logs.positions import Position
+from model_training.logs.timestamps import LineTimes
+from model_training.logs.view import LogView
+
+Look = Callable[[], Awaitable[TrainingJob | None]]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ANEW = "the log was collected anew; it begins again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +55,27 @@ class LogAnswer:
     gaps: tuple[Gap, ...]
     """missing byte ranges between start and end"""
 
+    view: LogView = field(repr=False)
+    timestamps: bool = False
+
     @property
     def position(self) -> Position:
         """Just after the last byte."""
-        raise NotImplementedError
+        return Position(self.attempt, self.end, self.generation)
 
-    def blocks(self, start: int, end: int) -> AsyncGenerator[bytes]:
+    async def blocks(self, start: int, end: int) -> AsyncGenerator[bytes]:
         """The bytes (with times, if selected) of a part, a bounded block at a time."""
-        raise NotImplementedError
+        pieces = self.view.blocks(start, end)
+        times = LineTimes(self.view, start) if self.timestamps else None
+
+        def next_block() -> bytes | None:
+            for piece in pieces:
+                if isinstance(piece, Piece):
+                    return times.stamp(piece) if times else piece.data
+            return None
+
+        while (block := await asyncio.to_thread(next_block)) is not None:
+            yield block
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,18 +135,155 @@ class FollowedLog:
 
 
 async def read_log(folder: JobFolder, job: TrainingJob, selection: LogSelection) -> LogAnswer:
-    """The part of the log that the selection names."""
-    raise NotImplementedError
+    """The part of the log that the selection names.
+
+    Raises:
+        InvalidRequest: the job had no such attempt.
+    """
+    attempt = _attempt(job, selection)
+    view = LogView(folder.log(attempt))
+
+    def look() -> LogAnswer:
+        size = view.end
+        start = min(_start(view, selection), size)
+        return LogAnswer(
+            job=job,
+            attempt=attempt,
+            generation=view.generation,
+            start=start,
+            end=size,
+            size=size,
+            gaps=tuple(gap for gap in view.gaps() if gap.end > start),
+            view=view,
+            timestamps=selection.timestamps,
+        )
+
+    return await asyncio.to_thread(look)
 
 
-async def follow_log(
-    followers: Followers,
-    folder: JobFolder,
-    job: TrainingJob,
-    selection: LogSelection,
-    *,
-    ended: asyncio.Event,
-    look: Callable[[], Awaitable[TrainingJob | None]],
-) -> FollowedLog:
-    """Follow from where the selection says."""
-    raise NotImplementedError
+def _attempt(job: TrainingJob, selection: LogSelection) -> int:
+    attempt = selection.after.attempt if selection.after else selection.attempt or job.attempt
+    if attempt > job.attempt:
+        where = "header.Last-Event-ID" if selection.after else "query.attempt"
+        raise InvalidRequest(Fault(where, f"the job's latest attempt is {job.attempt}"))
+    return attempt
+
+
+def _start(view: LogView, selection: LogSelection) -> int:
+    starts = [0]
+    if selection.tail is not None:
+        starts.append(view.tail_offset(selection.tail))
+    if selection.since is not None:
+        microseconds = (selection.since - _EPOCH) // timedelta(microseconds=1)
+        starts.append(view.offset_since(max(0, microseconds * 1000)))
+    return max(starts)
+
+
+class LogFollowing:
+    """Follows logs for everybody, and keeps what followers of one log can share."""
+
+    def __init__(self, followers: Followers) -> None:
+        self._followers = followers
+        self._printed: WeakKeyDictionary[Chunk, Printed] = WeakKeyDictionary()
+
+    async def follow(
+        self,
+        folder: JobFolder,
+        job: TrainingJob,
+        selection: LogSelection,
+        *,
+        ended: asyncio.Event,
+        look: Look,
+    ) -> FollowedLog:
+        """Follow from where the selection says.
+
+        Args:
+            folder: of the job.
+            job: as it is now.
+            selection: where to begin.
+            ended: set once the log is complete, or gone.
+            look: the job as it is then; None once it was deleted.
+
+        Raises:
+            InvalidRequest: the job had no such attempt.
+            RangeNotSatisfiable: the position lies beyond the end.
+        """
+        attempt = _attempt(job, selection)
+        log = folder.log(attempt)
+        begin = await asyncio.to_thread(_begin, LogView(log), attempt, selection)
+        events = self._events(log, begin, _Watch(job, ended, look))
+        return FollowedLog(job, begin.position, events)
+
+    async def _events(
+        self, log: Path, begin: "_Begin", watch: "_Watch"
+    ) -> AsyncGenerator[LogEvent]:
+        yield StateSeen(watch.job)
+        if begin.is_anew:
+            yield Reset(_ANEW, str(begin.position))
+        offset = begin.position.offset
+        async with aclosing(self._followers.follow(log, offset, watch.ended)) as items:
+            async for item in items:
+                if isinstance(item, Chunk):
+                    yield await self._print(item, begin)
+                elif isinstance(item, Gap):
+                    yield Missing(item, str(begin.position._replace(offset=item.end)))
+                elif await watch.saw_change():
+                    yield StateSeen(watch.job)
+        yield Ended(await watch.look())
+
+    async def _print(self, chunk: Chunk, begin: "_Begin") -> Printed:
+        if begin.times is not None:
+            piece = Piece(chunk.offset, chunk.data)
+            data = await asyncio.to_thread(begin.times.stamp, piece)
+            return Printed(data, str(begin.position._replace(offset=chunk.end)))
+        printed = self._printed.get(chunk)
+        if printed is None:
+            position = str(begin.position._replace(offset=chunk.end))
+            printed = self._printed[chunk] = Printed(chunk.data, position)
+        return printed
+
+
+@dataclass(frozen=True, slots=True)
+class _Begin:
+    """Where a follower begins, and how."""
+
+    position: Position
+    is_anew: bool
+    times: LineTimes | None
+
+
+def _begin(view: LogView, attempt: int, selection: LogSelection) -> _Begin:
+    generation = view.generation
+    after = selection.after
+    if after is None:
+        offset = _start(view, selection)
+    else:
+        offset = after.offset if after.generation == generation else 0
+        if offset > (size := view.end):
+            raise RangeNotSatisfiable(size)
+    return _Begin(
+        Position(attempt, offset, generation),
+        is_anew=after is not None and after.generation != generation,
+        times=LineTimes(view, offset) if selection.timestamps else None,
+    )
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A job as one follower knows it."""
+
+    job: TrainingJob
+    ended: asyncio.Event
+    look: Look
+
+    async def saw_change(self) -> bool:
+        """Whether what the job does is something else than before."""
+        now = await self.look()
+        if now is None or _doing(now) == _doing(self.job):
+            return False
+        self.job = now
+        return True
+
+
+def _doing(job: TrainingJob) -> tuple[str, str | None, str | None]:
+    return job.state, job.reason, job.message

@@ -18,7 +18,7 @@ from model_training.access.decisions import (
     pipeline_resource,
     service_resource,
 )
-from model_training.access.guard import Guard
+from model_training.access.guard import Guard, unknown_job
 from model_training.access.principals import Principal
 from model_training.cursors import decode_cursor, encode_cursor
 from model_training.errors import (
@@ -35,7 +35,13 @@ from model_training.logs.follow import Followers
 from model_training.outputs import OpenOutput, OutputFile, list_outputs, open_output
 from model_training.pipelines.folders import BrokenPipeline, FolderSource
 from model_training.pipelines.pipeline import Pipeline
-from model_training.reading import FollowedLog, LogAnswer, LogSelection, follow_log, read_log
+from model_training.reading import (
+    FollowedLog,
+    LogAnswer,
+    LogFollowing,
+    LogSelection,
+    read_log,
+)
 from model_training.submission import SubmitRequest, Target, build_spec, job_id
 from model_training.tracker import Tracker
 
@@ -74,7 +80,7 @@ class TrainingService:
         self._source = parts.source
         self._ledger = parts.ledger
         self._tracker = parts.tracker
-        self._followers = parts.followers
+        self._following = LogFollowing(parts.followers)
         self._guard = parts.guard
         self._data = parts.data
         self._disk_reserve = disk_reserve
@@ -240,9 +246,7 @@ class TrainingService:
 
     # Logs and outputs
 
-    async def read_log(
-        self, principal: Principal, name: str, selection: LogSelection
-    ) -> LogAnswer:
+    async def read_log(self, principal: Principal, name: str, selection: LogSelection) -> LogAnswer:
         """The log as it is now, from and to where the selection says."""
         job = await self._job(principal, Action.READ_LOGS, name)
         return await read_log(self._data.job(name), job, selection)
@@ -251,15 +255,19 @@ class TrainingService:
         self, principal: Principal, name: str, selection: LogSelection
     ) -> FollowedLog:
         """The log as it is and as it comes, until the job has ended."""
+        await self._job(principal, Action.READ_LOGS, name)
         ended = self._tracker.ended(name)
-        job = await self._job(principal, Action.READ_LOGS, name)
-        self._tracker.tell([job])
+        job = await self._ledger.get(name)
+        if job is None or job.state.is_terminal:
+            self._tracker.end(name)
+        if job is None:
+            raise unknown_job(name)
 
         async def look() -> TrainingJob | None:
             return await self._ledger.get(name)
 
-        return await follow_log(
-            self._followers, self._data.job(name), job, selection, ended=ended, look=look
+        return await self._following.follow(
+            self._data.job(name), job, selection, ended=ended, look=look
         )
 
     async def outputs(self, principal: Principal, name: str) -> list[OutputFile]:
@@ -333,9 +341,7 @@ class TrainingService:
         Raises:
             PipelineNotFound: it is not there, or may not be read.
         """
-        [permitted] = await self._guard.permitted(
-            principal, Action.READ, [pipeline_resource(name)]
-        )
+        [permitted] = await self._guard.permitted(principal, Action.READ, [pipeline_resource(name)])
         if not permitted:
             raise PipelineNotFound(name)
         return await self._resolve(principal, name)
@@ -347,7 +353,5 @@ class TrainingService:
         except PipelineNotFound as error:
             resources = [pipeline_resource(near) for near in error.nearest]
             permitted = await self._guard.permitted(principal, Action.READ, resources)
-            nearest = tuple(
-                near for near, yes in zip(error.nearest, permitted, strict=True) if yes
-            )
+            nearest = tuple(near for near, yes in zip(error.nearest, permitted, strict=True) if yes)
             raise PipelineNotFound(name, looked=error.looked, nearest=nearest) from None

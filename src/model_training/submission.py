@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from uuid import UUID, uuid4
 
 from model_training.access.principals import Principal
-from model_training.declarations import flags_of, parameter_faults
+from model_training.declarations import flags_of
 from model_training.errors import Fault, InvalidRequest
 from model_training.jobs import JobSpec, JSONObject, Resources, canonical_json
 from model_training.names import job_name, repeatable_id
@@ -72,11 +72,8 @@ def build_spec(
     Raises:
         InvalidRequest: with every fault of the request.
     """
-    faults = [*request.faults, *parameter_faults(request.parameters)]
-    parameters = request.parameters
-    if pipeline.declaration is not None:
-        parameters, found = pipeline.declaration.validate(parameters)
-        faults.extend(found)
+    parameters, found = pipeline.validate(request.parameters)
+    faults = [*request.faults, *found]
     resources, warnings, found = _resources(request.options, pipeline.job, target)
     faults.extend(found)
     if faults:
@@ -103,7 +100,7 @@ def build_spec(
         timeout_s=_first(options.timeout_s, defaults.timeout_s),
         grace_s=_first(options.grace_s, defaults.grace_s, DEFAULT_GRACE_S) or 0.0,
         resources=resources,
-        warnings=warnings,
+        warnings=(*pipeline.warnings, *warnings),
     )
 
 

@@ -54,9 +54,7 @@ class Tracker:
 
     async def __aenter__(self) -> Self:
         """Begin to follow."""
-        duties = [self._observe, self._repeat]
-        if self._retention is not None:
-            duties.append(self._let_go)
+        duties = [self._observe, self._repeat, self._let_go]
         self._tasks = [
             asyncio.create_task(self._guarded(duty), name=f"tracker{duty.__name__}")
             for duty in duties
@@ -72,7 +70,7 @@ class Tracker:
     async def _guarded(self, duty: Callable[[], Awaitable[None]]) -> None:
         while True:
             try:
-                await duty()
+                return await duty()
             except Unavailable as error:
                 logger.warning("%s; trying again", error.message)
             except Exception:
@@ -92,6 +90,8 @@ class Tracker:
             if isinstance(event, Snapshot):
                 present = {observation.name for observation in event.observations}
                 self.tell(await self._ledger.vanished(present))
+                if self._ledger.created:
+                    await self._ledger.note_rebuilt()
                 await self._resume()
                 self.synced.set()
 
@@ -112,8 +112,9 @@ class Tracker:
             return
         await asyncio.to_thread(shutil.rmtree, self._data.job(name).path, ignore_errors=True)
         await self._ledger.remove(name)
+        self.end(name)
         self._wake(name)
-        self._end(name)
+        self._followers.nudge(self._data.job(name).log(job.attempt))
 
     # What was asked for
 
@@ -129,8 +130,7 @@ class Tracker:
             await self._resume()
 
     async def _let_go(self) -> None:
-        assert self._retention is not None
-        while True:
+        while self._retention is not None:
             moment = datetime.now(UTC) - self._retention
             for name in await self._ledger.ended_before(moment, RETENTION_BATCH):
                 await self._ledger.ask(name, "delete", "retention", datetime.now(UTC))
@@ -146,21 +146,23 @@ class Tracker:
     def ended(self, name: str) -> asyncio.Event:
         """Set once the job has ended with its log complete, or is gone.
 
-        Take it first, then look at the job and ``tell`` what was found: then none is missed.
+        Take it first, then look at the job; if it has ended or is gone, say so by ``end``.
         """
         return self._ended.setdefault(name, asyncio.Event())
+
+    def end(self, name: str) -> None:
+        """The job has ended, or is gone."""
+        if event := self._ended.pop(name, None):
+            event.set()
 
     def tell(self, jobs: Iterable[TrainingJob]) -> None:
         """Wake whoever waits for these jobs."""
         for job in jobs:
-            self._wake(job.name)
             if job.state.is_terminal:
-                self._end(job.name)
+                self.end(job.name)
+            self._wake(job.name)
+            self._followers.nudge(self._data.job(job.name).log(job.attempt))
 
     def _wake(self, name: str) -> None:
         if event := self._changed.pop(name, None):
-            event.set()
-
-    def _end(self, name: str) -> None:
-        if event := self._ended.pop(name, None):
             event.set()

@@ -7,7 +7,6 @@ is tidied up, and because followers must be told before connections are waited f
 
 import asyncio
 import fcntl
-import ipaddress
 import json
 import logging
 import os
@@ -15,8 +14,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from model_training.access.principals import LocalToken, read_or_create_token
 from model_training.api.app import create_app
 from model_training.api.deadlines import DeadlineProtocol
 from model_training.errors import DataFolderInUse, SettingsError
+from model_training.executors.local.devices import found_gpus
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import ACTIVE
@@ -46,34 +47,21 @@ SHUTDOWN_S = 1  # seconds; followers are told at once, so only requests in work 
 NAMES_SHOWN = 5  # jobs named when the server goes and they stay
 
 
-def run(**explicit: object) -> int:
+def run(*, config: Path | None = None, **explicit: object) -> int:
     """Serve until SIGTERM or Ctrl+C; the exit code.
 
     Raises:
         SettingsError: a setting is wrong, or the service would be open beyond this machine.
         DataFolderInUse: another server works on the data folder.
     """
-    settings = load_settings(**explicit)
+    settings = load_settings(config=config, **explicit)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
-    _refuse_beyond_loopback(settings.host)
     data = DataFolder(Path(settings.data).absolute())
     _make_private(data.root)
     with _only_server(data), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings, data))
-
-
-def _refuse_beyond_loopback(host: str) -> None:
-    if host == "localhost":
-        return
-    with suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return
-    raise SettingsError(
-        f"host is {host!r}: without authentication of its own this service listens on this "
-        "machine only (127.0.0.1, ::1 or localhost)."
-    )
 
 
 def _make_private(folder: Path) -> None:
@@ -88,7 +76,7 @@ def _make_private(folder: Path) -> None:
 
 
 @contextmanager
-def _only_server(data: DataFolder) -> Iterator[None]:
+def _only_server(data: DataFolder) -> Generator[None]:
     """Hold the data folder: two servers would start every job twice."""
     descriptor = os.open(data.server_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -117,13 +105,20 @@ def _who_serves(data: DataFolder) -> str:
 class _Server(uvicorn.Server):
     """uvicorn, saying when it listens and telling followers when it goes."""
 
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event, data: DataFolder) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        stopping: asyncio.Event,
+        data: DataFolder,
+    ) -> None:
         super().__init__(config)
+        self._listener = listener
         self._stopping = stopping
         self._data = data
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:
+    def capture_signals(self) -> Generator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._leave)
@@ -137,8 +132,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        assert sockets
-        url = _url(sockets[0])
+        url = _url(self._listener)
         text = json.dumps({"url": url, "pid": os.getpid(), "version": model_training.__version__})
         fresh = self._data.server.with_suffix(".new")
         fresh.write_text(text + "\n")
@@ -200,7 +194,7 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
         )
-        await _Server(config, stopping, data).serve(sockets=[listener])
+        await _Server(config, listener, stopping, data).serve(sockets=[listener])
         await _say_what_stays(ledger)
     return 0
 
@@ -208,14 +202,16 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
 async def _build_service(
     settings: Settings, data: DataFolder, ledger: Ledger, stack: AsyncExitStack
 ) -> TrainingService:
+    gpus = found_gpus() if settings.gpus is None else settings.gpus
     executor = await stack.enter_async_context(
         LocalExecutor(
-            data, slots=settings.slots, gpus=settings.gpus, log_limit=settings.log_limit
+            data, slots=settings.slots_with(len(gpus)), gpus=gpus, log_limit=settings.log_limit
         )
     )
     followers = Followers()
+    retention = None if settings.retention is None else timedelta(seconds=settings.retention)
     tracker = await stack.enter_async_context(
-        Tracker(executor, ledger, followers, data, retention=settings.retention)
+        Tracker(executor, ledger, followers, data, retention=retention)
     )
     parts = Parts(
         executor=executor,

@@ -52,8 +52,10 @@ class Followers:
 
     async def follow(
         self, folder: Path, offset: int, ended: asyncio.Event
-    ) -> AsyncGenerator[Chunk | Gap]:
+    ) -> AsyncGenerator[Chunk | Gap | None]:
         """What the log in ``folder`` has from ``offset`` on, then what comes, each byte once.
+
+        None says only that somebody called ``nudge``.
 
         No chunk ends within a UTF-8 character, unless the log ends or has a gap there, or the
         bytes are no UTF-8. Close the generator (``contextlib.aclosing``) when leaving early.
@@ -71,8 +73,12 @@ class Followers:
             reader = self._readers[folder] = _Reader(folder)
         reader.join(ended)
         files = LogView(folder)
+        nudges = reader.nudges
         try:
             while True:
+                if nudges != reader.nudges:
+                    nudges = reader.nudges
+                    yield None
                 item = reader.at(offset)
                 if item is None and offset < reader.begin:
                     item = await asyncio.to_thread(_take, files, offset, reader.begin, final=True)
@@ -88,9 +94,9 @@ class Followers:
                 self._readers.pop(folder, None)
 
     def nudge(self, folder: Path) -> None:
-        """Look into this log now, if anybody follows it: it has ended, or surely changed."""
+        """Look into this log now, and tell all who follow it: its job has changed."""
         if folder in self._readers:
-            self._readers[folder].look_within(0)
+            self._readers[folder].nudge()
 
 
 class _Reader:
@@ -105,6 +111,7 @@ class _Reader:
         self._ring_bytes = 0
         self.begin = self.end = _whole_end(self._view)
         self.complete = False
+        self.nudges = 0
         self._error: OSError | None = None
         self._ended = Counter[asyncio.Event]()
         self._waiting = 0
@@ -153,6 +160,12 @@ class _Reader:
             await self._changed.wait()
         finally:
             self._waiting -= 1
+
+    def nudge(self) -> None:
+        """Wake everybody, and look now."""
+        self.nudges += 1
+        self._wake()
+        self.look_within(0)
 
     def look_within(self, delay_s: float) -> None:
         """See that the next look is no later than that."""

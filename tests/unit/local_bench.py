@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
-from model_training.declarations import environment_of
 from model_training.executors.base import Executor
 from model_training.executors.local import jobs, records, shelves, watching
 from model_training.executors.local.jobs import Job
@@ -45,13 +44,8 @@ def accept(data: DataFolder, wanted: JobSpec) -> Job:
     """The folder of an accepted job, as the executor makes it."""
     shelves.prepare(data)
     folder = data.job(wanted.name)
-    variables = environment_of(wanted.parameters) | {
-        "MODEL_TRAINING_JOB": wanted.name,
-        "MODEL_TRAINING_PARAMETERS": "{}",
-        "MODEL_TRAINING_OUTPUT": str(folder.output),
-    }
     process: dict[str, object] = {
-        "environment": variables,
+        "environment": jobs.variables(wanted, folder),
         "environments": str(data.environments),
         "log_limit": 1 << 30,
     }

@@ -15,10 +15,9 @@ from contextlib import aclosing
 from typing import Final, Self
 
 from model_training import names
-from model_training.declarations import environment_of
 from model_training.errors import ExecutorUnavailable, JobRejected
 from model_training.executors.base import Change, Snapshot
-from model_training.executors.local import cgroups, endings, jobs, processes, records, shelves
+from model_training.executors.local import cgroups, endings, jobs, records, shelves
 from model_training.executors.local.devices import Devices, found_gpus
 from model_training.executors.local.feed import Feed
 from model_training.executors.local.jobs import Job, Phase
@@ -33,7 +32,6 @@ from model_training.jobs import (
     Observation,
     Reason,
     Resources,
-    canonical_json,
     resources_to_json,
 )
 from model_training.logs.segments import LOG_LIMIT
@@ -120,7 +118,7 @@ class LocalExecutor:
             "name": spec.name,
             "command": list(spec.command),
             "folder": spec.folder,
-            "environment": dict(spec.environment) | self._variables(spec),
+            "environment": dict(spec.environment) | jobs.variables(spec, self._data.job(spec.name)),
             "pass_env": list(spec.pass_env),
             "requirements": spec.requirements,
             "timeout_s": spec.timeout_s,
@@ -156,7 +154,7 @@ class LocalExecutor:
 
     async def _accept(self, spec: JobSpec) -> Observation:
         process: JSONObject = {
-            "environment": self._variables(spec),
+            "environment": jobs.variables(spec, self._data.job(spec.name)),
             "environments": str(self._data.environments),
             "log_limit": self._log_limit,
         }
@@ -180,16 +178,6 @@ class LocalExecutor:
             msg = f"The folder of {name} is there without a spec; move it away."
             raise ExecutorUnavailable(msg)
         return jobs.from_folder(found).observation
-
-    def _variables(self, spec: JobSpec) -> dict[str, str]:
-        folder = self._data.job(spec.name)
-        return environment_of(spec.parameters) | {
-            processes.MARK: spec.name,
-            "MODEL_TRAINING_PIPELINE": spec.pipeline or "",
-            "MODEL_TRAINING_PARAMETERS": canonical_json(spec.parameters),
-            "MODEL_TRAINING_PARAMETERS_FILE": str(folder.parameters),
-            "MODEL_TRAINING_OUTPUT": str(folder.output),
-        }
 
     # Running
 
@@ -309,11 +297,27 @@ class LocalExecutor:
     async def _begin_removal(self, job: Job) -> None:
         job.is_removing = True
         try:
-            await self.stop(job.spec.name)
+            if job.phase is Phase.WAITING and not job.is_stopping:
+                await self._withdraw(job)
+            else:
+                await self.stop(job.spec.name)
         except ExecutorUnavailable:
             job.is_removing = False
             raise
         self._long_tasks.start(self._remove(job))
+
+    async def _withdraw(self, job: Job) -> None:
+        """Take a job that never started out of sight. Needs no space, unlike writing its end."""
+        self._line.leave(job)
+        try:
+            await self._threads.run(shelves.set_aside, self._data, job.spec.name)
+        except OSError as error:
+            self._line.join(job)
+            self._fill()
+            raise _cannot_stop(job, error) from error
+        job.phase = Phase.ENDED
+        job.ended.set()
+        self._fill()
 
     async def _settled(self, name: str) -> Job | None:
         found = await self._threads.run(shelves.find, self._data, name)

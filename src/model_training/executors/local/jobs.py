@@ -11,10 +11,18 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, cast
 
+from model_training.declarations import environment_of
 from model_training.executors.local import processes, records
 from model_training.executors.local.shelves import Found
 from model_training.folders import JobFolder
-from model_training.jobs import JobSpec, JobState, Observation, Reason, parse_time
+from model_training.jobs import (
+    JobSpec,
+    JobState,
+    Observation,
+    Reason,
+    canonical_json,
+    parse_time,
+)
 
 # Grows with each observation of this process, over all executors that it ever makes.
 _versions = itertools.count(time.monotonic_ns())
@@ -84,6 +92,17 @@ def observe(spec: JobSpec, folder: JobFolder, state: JobState, **seen: Any) -> O
     return Observation(
         spec=spec, version=next(_versions), state=state, output=str(folder.output), **seen
     )
+
+
+def variables(spec: JobSpec, folder: JobFolder) -> dict[str, str]:
+    """What the environment of a job tells it: its parameters, and where it is."""
+    return environment_of(spec.parameters) | {
+        processes.MARK: spec.name,
+        "MODEL_TRAINING_PIPELINE": spec.pipeline or "",
+        "MODEL_TRAINING_PARAMETERS": canonical_json(spec.parameters),
+        "MODEL_TRAINING_PARAMETERS_FILE": str(folder.parameters),
+        "MODEL_TRAINING_OUTPUT": str(folder.output),
+    }
 
 
 def accepted(spec: JobSpec, folder: JobFolder, sequence: int) -> Job:

@@ -228,16 +228,25 @@ def _assigned(folder: JobFolder) -> JSONObject:
     return records.parse(text) if text else {}
 
 
+def set_aside(data: DataFolder, name: str) -> None:
+    """Take the folder out of sight: from now on there is no such job.
+
+    Raises:
+        OSError: it could not be moved.
+    """
+    folder = data.job(name)
+    if folder.path.exists():
+        folder.path.rename(data.gone_jobs / f"{name}.{time.time_ns()}")
+        records.sync_folder(data.gone_jobs)
+
+
 def discard(data: DataFolder, name: str) -> None:
     """Take the folder out of sight at once, then remove it; repeats what a crash interrupted.
 
     Raises:
         OSError: something of it cannot be removed.
     """
-    folder = data.job(name)
-    if folder.path.exists():
-        folder.path.rename(data.gone_jobs / f"{name}.{time.time_ns()}")
-        records.sync_folder(data.gone_jobs)
+    set_aside(data, name)
     reached("remove.renamed")
     (data.open_jobs / name).unlink(missing_ok=True)
     for left in data.gone_jobs.glob(f"{name}.*"):

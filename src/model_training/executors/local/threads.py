@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from model_training.errors import ModelTrainingError
+
 THREADS = 16  # they wait for the disk, not for the processor
 
 log = logging.getLogger(__name__)
@@ -45,7 +47,9 @@ class Tasks:
 
     def _done(self, task: asyncio.Task[object]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        # Errors of ours are for the caller who waits for the task; any other is a defect.
+        if error is not None and not isinstance(error, ModelTrainingError):
             log.error("a task of the local executor failed: %s", error, exc_info=error)
 
     async def finish(self) -> None:

@@ -88,8 +88,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; the parser calls the methods below."""
-        self._received += len(data)
         super().data_received(data)
+        self._received += len(data)
         if self.transport.is_closing():
             self._disarm()
         elif self._waiting is _Waiting.FOR_HEADERS and self._received > HEADER_LIMIT:

@@ -1,0 +1,118 @@
+"""Every route, for somebody who may do nothing, and for somebody we do not know."""
+
+import hashlib
+from pathlib import Path
+
+import httpx2
+import pytest
+from fastapi.routing import APIRoute
+
+from tests.api.lab import Lab, RefuseAll, lab
+
+pytestmark = pytest.mark.anyio
+
+PROBES = {"/livez", "/readyz"}
+METHODS = ("GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS", "TRACE")
+
+
+def routes(lab: Lab) -> list[str]:
+    return sorted({route.path for route in lab.app.routes if isinstance(route, APIRoute)})
+
+
+def filled(path: str, name: str) -> str:
+    return (
+        path.replace("{name}", name)
+        .replace("{path:path}", "model.json")
+        .replace("{pipeline}", "print")
+    )
+
+
+def kept(folder: Path) -> dict[str, str]:
+    """Every file and its content; the ledger aside, whose file changes by being read."""
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and not file.name.startswith("ledger.")
+    }
+
+
+async def walk(one: Lab, name: str, headers: dict[str, str]) -> list[httpx2.Response]:
+    """Ask for every path with every method; the answers of all but the probes."""
+    answers: list[httpx2.Response] = []
+    for path in routes(one):
+        for method in METHODS:
+            answer = await one.client.request(
+                method,
+                filled(path, name) + ("?pipeline=print" if path == "/training-jobs" else ""),
+                headers={"Content-Type": "application/json", **headers},
+            )
+            if path in PROBES:
+                assert (answer.status_code == 200) == (method in {"GET", "HEAD"})
+            else:
+                answers.append(answer)
+    return answers
+
+
+async def prepared(root: Path) -> str:
+    """A data folder with one finished job in it; its name."""
+    async with lab(root) as one:
+        name = await one.create(
+            "import os; open(os.environ['MODEL_TRAINING_OUTPUT'] + '/model.json', 'w').write('1')"
+        )
+
+        async def ended() -> bool:
+            return await one.ended(name)
+
+        from tests.waiting import until
+
+        await until(ended)
+        return name
+
+
+async def test_every_route_is_walked(running: Lab) -> None:
+    assert len(routes(running)) >= 13
+    assert len(running.app.routes) == len([r for r in running.app.routes if isinstance(r, APIRoute)])
+
+
+async def test_refused_principal_gets_nothing_and_changes_nothing(tmp_path: Path) -> None:
+    name = await prepared(tmp_path)
+    before = kept(tmp_path / "data")
+    async with lab(tmp_path, decider=RefuseAll()) as one:
+        answers = await walk(one, name, {})
+    assert {answer.status_code for answer in answers} <= {403, 404, 405}
+    assert kept(tmp_path / "data") == before
+    async with lab(tmp_path) as one:
+        assert [job["name"] for job in (await one.client.get("/training-jobs")).json()] == [name]
+        assert await one.state(name) == "succeeded"
+
+
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer ", "Bearer wrong", "Basic dXNlcjpwYXNz", "bearer\ta", "Bearer é"]
+)
+async def test_stranger_gets_nothing_and_changes_nothing(
+    tmp_path: Path, authorization: str
+) -> None:
+    name = await prepared(tmp_path)
+    before = kept(tmp_path / "data")
+    async with lab(tmp_path) as one:
+        answers = await walk(one, name, {"Authorization": authorization.encode()})  # pyright: ignore
+    assert {answer.status_code for answer in answers} <= {401, 405}
+    assert kept(tmp_path / "data") == before
+
+
+async def test_hidden_job_and_absent_job_answer_the_same(tmp_path: Path) -> None:
+    name = await prepared(tmp_path)
+    async with lab(tmp_path, decider=RefuseAll()) as one:
+        other = name[:-1] + ("0" if name[-1] != "0" else "1")
+        for method, suffix in (
+            ("GET", ""), ("GET", "/status"), ("GET", "/outputs"), ("GET", "/outputs/model.json"),
+            ("POST", "/stop"), ("DELETE", ""),
+        ):  # fmt: skip
+            hidden = await one.client.request(method, f"/training-jobs/{name}{suffix}")
+            absent = await one.client.request(method, f"/training-jobs/{other}{suffix}")
+            assert hidden.status_code == absent.status_code == 404
+            same = {"x-request-id", "date"}
+            assert {k: v for k, v in hidden.headers.items() if k not in same} == {
+                k: v for k, v in absent.headers.items() if k not in same
+            }
+            assert hidden.json()["detail"].replace(name, other) == absent.json()["detail"]

@@ -68,6 +68,11 @@ def test_colours_and_progress_bars_pass_to_a_terminal():
     assert shown(plain) == plain
 
 
+def test_a_colour_that_is_cut_in_the_middle_passes_whole():
+    data = b"a\x1b[1;31mred\x1b[0m"
+    assert {shown(data, [cut]) for cut in range(len(data))} == {data}
+
+
 def test_what_would_command_a_terminal_becomes_visible():
     assert shown(b"\x1b]0;title\x07\x1b[2J") == "␛]0;title␇␛[2J".encode()
 

@@ -125,8 +125,8 @@ class LogServer:
 def performed(operation: Operation[object], server: LogServer) -> list[object]:
     """Everything that an operation emits."""
     emitted: list[object] = []
-    effect = next(operation)
     try:
+        effect = next(operation)
         while True:
             if isinstance(effect, Emit):
                 emitted.append(effect.item)

@@ -44,7 +44,8 @@ class Script:
         self.busy_answers = 0
         self.stream_lives: list[int] = []
         self.download_lives: list[int] = []
-        self.digest_of: bytes = MODEL
+        self.models = [MODEL]
+        self.damaged = False
         self.log_open = threading.Event()
         self.log_open.set()
         self.end = {"state": "succeeded", "reason": None, "message": None, "exit_code": 0}
@@ -132,13 +133,16 @@ class Handler(BaseHTTPRequestHandler):
             )
 
     def _download(self) -> None:
-        digest = base64.b64encode(hashlib.sha256(self.script.digest_of).digest()).decode()
+        models = self.script.models
+        model = models.pop(0) if len(models) > 1 else models[0]
+        told = b"other" if self.script.damaged else model
+        digest = base64.b64encode(hashlib.sha256(told).digest()).decode()
         self.send_response(200)
-        self.send_header("content-length", str(len(MODEL)))
+        self.send_header("content-length", str(len(model)))
         self.send_header("repr-digest", f"sha-256=:{digest}:")
         self.end_headers()
-        life = self.script.download_lives.pop(0) if self.script.download_lives else len(MODEL)
-        self.wfile.write(MODEL[:life])
+        life = self.script.download_lives.pop(0) if self.script.download_lives else len(model)
+        self.wfile.write(model[:life])
         self.close_connection = True
 
     def _follow(self, headers: dict[str, str]) -> None:
@@ -277,10 +281,18 @@ def test_a_download_that_is_cut_begins_anew_and_is_whole(
     assert [each.name for each in folder.iterdir()] == ["model.bin"]
 
 
+def test_a_file_that_shrinks_while_it_is_fetched_is_the_new_one_alone(
+    server: Running, client: Client, tmp_path: "Path"
+):
+    server.script.models = [MODEL, b"short"]
+    server.script.download_lives = [100_000]
+    assert client.download(NAME, "model.bin", tmp_path / "m").read_bytes() == b"short"
+
+
 def test_a_download_that_is_damaged_leaves_nothing(
     server: Running, client: Client, tmp_path: "Path"
 ):
-    server.script.digest_of = b"something else"
+    server.script.damaged = True
     folder = tmp_path / "to"
     folder.mkdir()
     with pytest.raises(errors.ServerUnreachable, match="digest"):

@@ -13,6 +13,8 @@ import threading
 VARIABLE = "MODEL_TRAINING_CRASH_AT"
 
 POINTS: dict[str, str] = {
+    "submit.launched": "service: the executor has accepted the job, the ledger does not know it",
+    "submit.recorded": "service: the ledger knows the new job, nobody was answered",
     "launch.folder-made": "local: the new job's folder is made, empty",
     "launch.spec-written": "local: its spec is durable, under a name that nobody looks at",
     "launch.marker-written": "local: it is marked as open",
@@ -20,8 +22,14 @@ POINTS: dict[str, str] = {
     "start.lock-taken": "local: the job's lock is held by the server, nobody spawned",
     "start.spawned": "local: the supervisor runs, the server has not noted it",
     "stop.written": "local: the stop is durable, no signal sent",
+    "stop.asked": "service: the ledger knows of the stop, the executor was not told",
     "end.observed": "local: the supervisor has gone, its record is not read",
+    "track.recorded": "tracker: what was seen is in the ledger, nothing was done about it",
+    "follow.sent": "api: a piece of a followed log, or of another stream, is sent",
+    "delete.asked": "service: the ledger knows of the removal, the executor was not told",
     "remove.renamed": "local: the folder is on its way out, not yet removed",
+    "remove.gone": "tracker: nothing is left at the executor, the row is",
+    "remove.forgotten": "tracker: the row has gone, nobody was told",
 }
 
 

@@ -20,6 +20,7 @@ from model_training.access.decisions import (
 )
 from model_training.access.guard import Guard, unknown_job
 from model_training.access.principals import Principal
+from model_training.crash_points import reached
 from model_training.cursors import decode_cursor, encode_cursor
 from model_training.errors import (
     DiskReserveReached,
@@ -161,6 +162,7 @@ class TrainingService:
     async def _launch(self, spec: JobSpec) -> tuple[TrainingJob, bool]:
         await self._require_space()
         seen = await self._executor.launch(spec)
+        reached("submit.launched")
         if seen.spec.request_digest != spec.request_digest:
             raise IdempotencyConflict
         is_new = seen.spec.created_at == spec.created_at
@@ -171,6 +173,7 @@ class TrainingService:
             if is_new:
                 await self._executor.remove(spec.name)
             raise
+        reached("submit.recorded")
         self._tracker.tell(jobs)
         job = jobs[0] if jobs else await self._ledger.get(spec.name)
         return job or first_record(seen), is_new
@@ -292,6 +295,7 @@ class TrainingService:
         if job.state.is_terminal:
             return job
         job = await self._ledger.ask(name, "stop", principal.id, datetime.now(UTC)) or job
+        reached("stop.asked")
         self._tracker.tell([job])
         await self._executor.stop(name)
         return job
@@ -305,6 +309,7 @@ class TrainingService:
         """
         job = await self._job(principal, Action.DELETE, name)
         job = await self._ledger.ask(name, "delete", principal.id, datetime.now(UTC)) or job
+        reached("delete.asked")
         self._tracker.tell([job])
         await self._executor.remove(name)
         if wait_s <= 0:

@@ -14,6 +14,7 @@ from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from model_training.crash_points import reached
 from model_training.errors import Unavailable
 from model_training.executors.base import Change, Executor, Snapshot
 from model_training.folders import DataFolder
@@ -81,15 +82,17 @@ class Tracker:
     # Observing
 
     async def _observe(self) -> None:
+        newest = await self._ledger.newest()
         async with aclosing(self._executor.observe(everything=self._ledger.created)) as seen:
-            await self._follow(seen)
+            await self._follow(seen, newest)
 
-    async def _follow(self, seen: AsyncGenerator[Snapshot | Change]) -> None:
+    async def _follow(self, seen: AsyncGenerator[Snapshot | Change], newest: int) -> None:
         async for event in seen:
             await self.record(event.observations)
             if isinstance(event, Snapshot):
                 present = {observation.name for observation in event.observations}
-                self.tell(await self._ledger.vanished(present))
+                # Jobs that were accepted while the snapshot was recorded have not vanished.
+                self.tell(await self._ledger.vanished(present, up_to=newest))
                 if self._ledger.created:
                     await self._ledger.note_rebuilt()
                 await self._resume()
@@ -98,6 +101,7 @@ class Tracker:
     async def record(self, observations: Sequence[Observation]) -> None:
         """Write observations into the ledger and act on what they mean."""
         jobs = await self._ledger.apply(observations)
+        reached("track.recorded")
         self.tell(jobs)
         await self._executor.settle(
             [o.name for o in observations if o.state.is_terminal and not o.gone]
@@ -111,7 +115,9 @@ class Tracker:
         if job is None or job.state is not JobState.DELETING:
             return
         await asyncio.to_thread(shutil.rmtree, self._data.job(name).path, ignore_errors=True)
+        reached("remove.gone")
         await self._ledger.remove(name)
+        reached("remove.forgotten")
         self.end(name)
         self._wake(name)
         self._followers.nudge(self._data.job(name).log(job.attempt))

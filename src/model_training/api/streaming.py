@@ -16,6 +16,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from model_training.crash_points import reached
 from model_training.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -154,6 +155,7 @@ class Streamed(Response):
             async with aclosing(self._frames):
                 async for frame in self._frames:
                     await self._write(frame)
+                    reached("follow.sent")
             await self._write(b"", more=False)
         except asyncio.CancelledError:
             if not self._is_stopped:

@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import threading
 import time
+import weakref
 from contextlib import aclosing
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,6 +30,7 @@ class Following:
 
     def __init__(self, followers: Followers, folder: Path, offset: int, ended, pause=None):
         self.items: list[Chunk | Gap] = []
+        self.nudges = 0
         self.offset = offset
         self.pause = pause
         self._stream = followers.follow(folder, offset, ended)
@@ -37,6 +39,9 @@ class Following:
     async def _run(self) -> None:
         async with aclosing(self._stream):
             async for item in self._stream:
+                if item is None:
+                    self.nudges += 1
+                    continue
                 assert (item.start if isinstance(item, Gap) else item.offset) == self.offset
                 self.offset = item.end
                 self.items.append(item)
@@ -201,6 +206,60 @@ async def test_a_finished_log_is_told_from_any_position_and_ends(tmp_path: Path)
         assert follower.data == text[offset:10] + text[max(offset, 70) :]
 
 
+async def test_a_character_that_a_gap_cut_is_not_waited_for(tmp_path: Path):
+    followers, ended = Followers(), asyncio.Event()
+    writer = SegmentWriter(tmp_path, limit=40, segment_size=10)
+    writer.write(b"012345678" + "\u00e9".encode() * 30, NOW)
+    first = Following(followers, tmp_path, 0, ended)
+    await first.reaches(writer.position)
+    assert first.items[1] == Gap(10, 40, "log limit")
+    assert first.items[0].data == b"012345678\xc3"
+    writer.write(b"x" * 40, NOW)
+    await first.reaches(writer.position)
+    writer.close()
+    ended.set()
+    await first.ends()
+
+
+async def test_who_joins_within_a_gap_that_others_were_just_told_gets_what_is_left(tmp_path: Path):
+    followers, ended = Followers(), asyncio.Event()
+    writer = SegmentWriter(tmp_path, limit=40, segment_size=10)
+    first = Following(followers, tmp_path, 0, ended)
+    await asyncio.sleep(0)  # it waits
+    writer.write(bytes(100), NOW)
+    await first.reaches(100)
+    late = Following(followers, tmp_path, 15, ended)
+    await late.reaches(100)
+    assert [item for item in first.items if isinstance(item, Gap)] == [Gap(10, 70, "log limit")]
+    assert late.items == [Gap(15, 70, "log limit"), *first.items[2:]]
+    writer.close()
+    ended.set()
+    await asyncio.gather(first.ends(), late.ends())
+
+
+async def test_little_of_a_log_is_kept_in_memory_for_those_who_come(tmp_path: Path):
+    followers, ended = Followers(), asyncio.Event()
+    writer = SegmentWriter(tmp_path)
+    seen = list[weakref.ref[Chunk]]()
+
+    async def follow() -> None:
+        async with aclosing(followers.follow(tmp_path, 0, ended)) as stream:
+            async for item in stream:
+                seen.append(weakref.ref(item))
+
+    task = asyncio.create_task(follow())
+    await asyncio.sleep(0)  # it waits
+    writer.write(b"." * (5 << 20), NOW)
+    writer.close()
+    ended.set()
+    other = Following(followers, tmp_path, 0, asyncio.Event())  # keeps the reader there
+    await asyncio.wait_for(task, 20)
+    alive = [chunk for ref in seen if (chunk := ref()) is not None and chunk not in other.items]
+    assert sum(len(chunk.data) for chunk in alive) <= 1 << 20
+    other.task.cancel()
+    await asyncio.gather(other.task, return_exceptions=True)
+
+
 async def test_a_position_beyond_the_end_is_waited_for(tmp_path: Path):
     followers, ended = Followers(), asyncio.Event()
     writer = SegmentWriter(tmp_path)
@@ -308,6 +367,22 @@ async def test_output_arrives_within_a_tenth_of_a_second_unasked(tmp_path: Path)
     await follower.ends()
 
 
+async def test_a_nudge_tells_all_that_something_changed(tmp_path: Path):
+    followers, ended, go_on = Followers(), asyncio.Event(), asyncio.Event()
+    followers.nudge(tmp_path)  # nobody is there to tell
+    writer = SegmentWriter(tmp_path)
+    writer.write(b"ab", NOW)
+    busy = Following(followers, tmp_path, 0, ended, go_on.wait)
+    idle = Following(followers, tmp_path, 2, ended)
+    await busy.reaches(2)
+    followers.nudge(tmp_path)
+    go_on.set()
+    writer.close()
+    ended.set()
+    await asyncio.gather(busy.ends(), idle.ends())
+    assert (busy.nudges, idle.nudges) == (1, 1)
+
+
 async def test_a_nudge_is_not_kept_waiting_by_a_crowd(tmp_path: Path):
     followers, ended = Followers(), asyncio.Event()
     writer = SegmentWriter(tmp_path)
@@ -321,3 +396,16 @@ async def test_a_nudge_is_not_kept_waiting_by_a_crowd(tmp_path: Path):
     await running[0].ends()
     assert time.monotonic() - begun < 0.3
     await asyncio.gather(*(follower.ends() for follower in running))
+
+
+async def test_a_nudge_reaches_each_follower_even_where_nothing_is_printed(tmp_path: Path):
+    followers, ended = Followers(), asyncio.Event()
+    both = [Following(followers, tmp_path, 0, ended) for _ in range(2)]
+    async with asyncio.timeout(20):
+        while any(not one.nudges for one in both):
+            followers.nudge(tmp_path)
+            await asyncio.sleep(0)
+
+    ended.set()
+    followers.nudge(tmp_path)
+    assert [await one.ends() for one in both] == [b"", b""]

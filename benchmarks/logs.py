@@ -105,7 +105,8 @@ async def followed(folder: Path, count: int, seconds: int) -> dict[str, float]:
     async def follow() -> None:
         async with aclosing(followers.follow(folder, 0, ended)) as stream:
             async for item in stream:
-                assert isinstance(item, Chunk)
+                if not isinstance(item, Chunk):
+                    continue  # a nudge
                 first = int(item.data[: item.data.index(b"\n")])  # the oldest waited longest
                 delays.append((time.monotonic_ns() - first) / 1e6)
 

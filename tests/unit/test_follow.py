@@ -17,6 +17,8 @@ from model_training.logs.follow import Chunk, Followers
 from model_training.logs.segments import Gap, SegmentWriter
 
 pytestmark = pytest.mark.anyio
+# Hundreds of small logs, each brought to the disk: in memory where there is a file system in it.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 NOW = 1_700_000_000_000_000_000
 
 
@@ -86,7 +88,7 @@ def test_followers_of_any_pace_get_the_same_bytes(script, paces, segment_size, l
 async def follow_script(script, paces, segment_size: int, limit: int) -> None:
     followers, ended = Followers(), asyncio.Event()
     text = b""
-    with TemporaryDirectory() as name:
+    with TemporaryDirectory(dir=MEMORY) as name:
         folder = Path(name)
         writer = SegmentWriter(folder, segment_size=segment_size, limit=limit)
         running = [

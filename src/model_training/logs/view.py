@@ -170,11 +170,8 @@ class LogView:
     def _take(self, names: list[str]) -> None:
         starts = segment_starts(names)
         known = dict(zip(self._starts[:-1], self._ends[:-1], strict=True))
-        segments = [(start, known.get(start) or self._end_of(start)) for start in starts]
-        # An empty segment says something only at the end: that bytes before it were lost.
-        kept = [pair for pair in segments[:-1] if pair[0] < pair[1]] + segments[-1:]
-        self._starts = [start for start, _ in kept]
-        self._ends = [end for _, end in kept]
+        self._ends = [known.get(start) or self._end_of(start) for start in starts]
+        self._starts = starts
         self._names = names
 
     def _end_of(self, start: int) -> int:

@@ -69,7 +69,7 @@ class Service:
         environment = {"PATH": os.environ["PATH"], "MODEL_TRAINING_DATA": str(self.data)}
         process = subprocess.Popen(
             [sys.executable, "-m", "model_training", *arguments], env=environment, cwd=self.root,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self.commands.append(process)
         return process

@@ -218,6 +218,7 @@ def command(server: Running, *arguments: str, **more: str) -> subprocess.Popen[b
     return subprocess.Popen(
         [sys.executable, "-m", "model_training", *arguments],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+        bufsize=0,
     )  # fmt: skip
 
 

@@ -61,7 +61,9 @@ def demo_command(talk: Talk, data: Path | None, *, serve: bool) -> int:
         code, accuracy = _watch(talk, client, job.name)
         if code == exits.OK:
             _say_result(talk, client, job.name, accuracy)
-        if serve and code != exits.INTERRUPTED:
+        if code == exits.INTERRUPTED:
+            return code
+        if serve:
             server.leave_running()
         _say_next(talk, folder, job.name, server, serves=serve or server.process is None)
         return code
@@ -156,7 +158,7 @@ def _watch(talk: Talk, client: "Client", name: str) -> tuple[int, str | None]:
     except KeyboardInterrupt:
         printer.end()
         client.stop(name)
-        talk.say("\ninterrupted; the job and the service are stopped")
+        talk.say("\ninterrupted; the job is stopped")
     return exits.INTERRUPTED, None
 
 

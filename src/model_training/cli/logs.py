@@ -24,6 +24,7 @@ from model_training.client.events import (
     StateChanged,
     event_to_json,
 )
+from model_training.jobs import Reason
 
 if TYPE_CHECKING:
     from model_training.client.clients import Client
@@ -91,6 +92,8 @@ class Narrator:
             return  # each connection begins by telling the state
         self._told = event
         why = event.message or event.reason
+        if event.reason == Reason.STARTING:
+            return  # every job passes through this, within a moment
         if event.state == "pending":
             self._waited = True
             self._talk.say(f"waiting: {why}" if why else "waiting")

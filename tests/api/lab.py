@@ -97,7 +97,11 @@ def write_pipeline(parent: Path, name: str = "print", text: str = PRINT) -> Path
 
 @asynccontextmanager
 async def lab(
-    root: Path, *, decider: Decider | None = None, slots: int = 4, **options: float | tuple[str, ...]
+    root: Path,
+    *,
+    decider: Decider | None = None,
+    slots: int = 4,
+    **options: float | tuple[str, ...],
 ) -> AsyncGenerator[Lab]:
     """Run the application in ``root``; ``options`` are deadlines and settings."""
     deadlines = {name: options.pop(name) for name in list(options) if name.endswith("_timeout")}

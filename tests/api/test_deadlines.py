@@ -76,9 +76,7 @@ async def test_half_a_body_is_answered_408_and_starts_nothing(hurried: Lab) -> N
 async def test_body_that_trickles_is_dropped_before_its_deadline(tmp_path: Path) -> None:
     async with lab(tmp_path, body_timeout=30, trickle_timeout=0.3) as one, raw(one) as line:
         began = time.monotonic()
-        await line.send(
-            head(one, "POST /training-jobs?pipeline=print", "Content-Length: 20000")
-        )
+        await line.send(head(one, "POST /training-jobs?pipeline=print", "Content-Length: 20000"))
         assert problem(await line.rest(within=3))[0] == 408
         assert time.monotonic() - began < 3
 
@@ -175,9 +173,7 @@ def connections(port: int) -> list[str]:
 
     place = f":{port:04X}"
     lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
-    return [
-        line for line in lines if line.split()[1].endswith(place) and line.split()[3] == "01"
-    ]
+    return [line for line in lines if line.split()[1].endswith(place) and line.split()[3] == "01"]
 
 
 async def test_large_body_is_refused_by_its_declared_and_its_real_size(running: Lab) -> None:

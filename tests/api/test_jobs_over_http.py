@@ -152,9 +152,7 @@ async def test_cursor_of_another_filter_or_made_up_is_refused(running: Lab) -> N
 async def test_whole_list_is_one_array_or_a_line_a_job(running: Lab) -> None:
     names = [await running.create() for _ in range(3)]
     whole = await running.client.get("/training-jobs")
-    lines = await running.client.get(
-        "/training-jobs", headers={"Accept": "application/x-ndjson"}
-    )
+    lines = await running.client.get("/training-jobs", headers={"Accept": "application/x-ndjson"})
     assert [job["name"] for job in whole.json()] == names[::-1]
     assert lines.headers["content-type"] == "application/x-ndjson"
     assert len(lines.text.splitlines()) == 3

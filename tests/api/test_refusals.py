@@ -71,7 +71,9 @@ async def prepared(root: Path) -> str:
 
 async def test_every_route_is_walked(running: Lab) -> None:
     assert len(routes(running)) >= 13
-    assert len(running.app.routes) == len([r for r in running.app.routes if isinstance(r, APIRoute)])
+    assert len(running.app.routes) == len(
+        [r for r in running.app.routes if isinstance(r, APIRoute)]
+    )
 
 
 async def test_refused_principal_gets_nothing_and_changes_nothing(tmp_path: Path) -> None:

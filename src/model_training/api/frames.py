@@ -32,6 +32,10 @@ DELETED: Final[JSONObject] = {
     "exit_code": None,
 }
 
+_LINE_ENDS: Final = tuple(
+    (character.encode(), f"\\u{ord(character):04x}".encode()) for character in "\x85\u2028\u2029"
+)
+
 
 class EventFrames:
     """Encodes log events, keeping the frames that other followers will want in a moment."""
@@ -112,6 +116,10 @@ def _text(data: bytes) -> JSONObject:
 
 
 def _event(name: str, data: JSONObject, position: str | None = None) -> bytes:
-    # JSON on one line: no character of a log can begin another event.
+    # JSON on one line: no character of a log can begin another event, not even for a client that
+    # takes Unicode's further line ends for some.
+    line = orjson.dumps(data)
+    for character, escaped in _LINE_ENDS:
+        line = line.replace(character, escaped)
     place = f"id: {position}\n" if position is not None else ""
-    return f"event: {name}\n{place}data: ".encode() + orjson.dumps(data) + b"\n\n"
+    return f"event: {name}\n{place}data: ".encode() + line + b"\n\n"

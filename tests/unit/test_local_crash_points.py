@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from model_training import crash_points
+from model_training.executors.local import runs
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import JobState
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.anyio
 SERVER = """
 import asyncio, sys
 from pathlib import Path
+from model_training.executors.local import runs
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import JobSpec, JobState
@@ -69,7 +71,8 @@ async def test_a_server_killed_at_any_point_loses_and_doubles_nothing(
         if not known and what == "launch":
             await executor.launch(wanted)  # nobody was promised anything: it is asked for again
         if what != "remove":
-            end = await watcher.end(wanted.name)
+            async with asyncio.timeout(runs.IDLE_S * 0.9):  # by signal, not by a later look
+                end = await watcher.end(wanted.name)
             assert end.state is (JobState.STOPPED if what == "stop" else JobState.FAILED)
             assert end.exit_code == (143 if what == "stop" else 7)
         await executor.remove(wanted.name)

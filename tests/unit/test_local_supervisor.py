@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model_training.executors.local import processes, records
+from model_training.executors.local import processes, records, variables
 from model_training.folders import DataFolder
 from tests.unit.local_bench import accept, begin, begun, end_of, log_of, run, sh, spec, stop
 
@@ -42,13 +42,15 @@ def test_the_environment_of_a_job_is_made_from_scratch(
     monkeypatch.setenv("TAKEN_OVER", "s2")
     monkeypatch.setenv("PIP_INDEX_URL", "s3")
     wanted = sh(
-        "env",
+        "env; echo -- supervisor; tr '\\0' '\\n' < /proc/$PPID/environ",
         environment={"FIXED": "1"},
         pass_env=("TAKEN_OVER", "NOT_SET"),
         parameters={"rate": 0.5},
     )
     _, log = run(data, wanted)
-    seen = dict(line.split("=", 1) for line in log.decode().splitlines())
+    mine, supervisors = log.decode().split("-- supervisor\n")
+    assert "s1" not in supervisors
+    seen = dict(line.split("=", 1) for line in mine.splitlines())
     assert seen["FIXED"] == "1"
     assert seen["TAKEN_OVER"] == "s2"
     assert seen["rate"] == "0.5"
@@ -59,6 +61,22 @@ def test_the_environment_of_a_job_is_made_from_scratch(
     files = [path for path in data.job(wanted.name).path.rglob("*") if path.is_file()]
     on_disk = b"".join(path.read_bytes() for path in files if path.parent.name != "1")
     assert b"s2" not in on_disk, "values taken over never touch the disk"
+
+
+def test_what_installers_need_is_for_them_and_not_for_the_job() -> None:
+    own = {"PATH": "/bin", "PIP_INDEX_URL": "x", "HTTPS_PROXY": "y", "TOKEN": "z"}
+    given = variables.for_supervisor(own, ["TOKEN"], installs=True)
+    assert given == own
+    assert set(variables.for_supervisor(own, [], installs=False)) == {"PATH"}
+    assert set(variables.for_installer(given, "j")) == {
+        "PATH",
+        "PIP_INDEX_URL",
+        "HTTPS_PROXY",
+        "MODEL_TRAINING_JOB",
+    }
+    assert set(variables.for_job(given, [], {}, {})) == {"PATH", "PYTHONUNBUFFERED"}
+    assert variables.for_job(given, ["TOKEN"], {"TOKEN": "fixed"}, {})["TOKEN"] == "z"
+    assert variables.for_job(given, ["GONE"], {"GONE": "fixed"}, {})["GONE"] == "fixed"
 
 
 def test_devices_reach_the_job(data: DataFolder) -> None:
@@ -113,18 +131,21 @@ def test_a_program_that_exits_127_did_start(data: DataFolder) -> None:
     assert (record["reason"], record["exit_code"]) == ("Error", 127)
 
 
+# Each begins its helpers, then says so, then waits. Those with a clean environment carry no mark:
+# only as descendants can they be found.
 TREES = {
-    "double fork": "(sh -c 'sleep 100 & disown; sleep 100' & ) ; sleep 100",
-    "own session": "setsid sh -c 'trap \"\" TERM; sleep 100; sleep 100' & sleep 100",
-    "nohup": "nohup sleep 100 & sleep 100",
-    "deaf": 'trap "" TERM; sleep 100; sleep 100; sleep 100',
-    "clean environment": "setsid env -i sleep 100 & sleep 100",
-    "stopped": "sleep 100 & kill -STOP $!; kill -STOP $$",
+    "double fork": "( env -i sh -c 'sleep 100 & sleep 100' & ) ; {begun}; sleep 100",
+    "own session": "env -i setsid sh -c 'trap : TERM; sleep 100; sleep 100' & {begun}; sleep 100",
+    "nohup": "nohup sleep 100 & {begun}; sleep 100",
+    "deaf": 'trap "" TERM; {begun}; sleep 100; sleep 100; sleep 100',
+    "stopped": "env -i sleep 100 & kill -STOP $!; {begun}; kill -STOP $$",
+    "fork storm": "env -i {python} -S -c '{storm}' {note} & sleep 100",
 }
-FORK_STORM = """
-import os, time
-for _ in range(8):
+STORM = """
+import os, sys, time
+for _ in range(7):
     os.fork()
+open(sys.argv[1], "w").write("begun")
 end = time.monotonic() + 60
 while time.monotonic() < end:
     if os.fork():
@@ -134,28 +155,43 @@ while time.monotonic() < end:
 """
 
 
-@pytest.mark.parametrize("tree", [*TREES, "fork storm"])
+@pytest.mark.parametrize("tree", TREES)
 async def test_a_stop_leaves_nothing_of_the_tree(
     data: DataFolder, tmp_path: Path, tree: str
 ) -> None:
-    note = f"echo begun > {tmp_path}/note; "
-    if tree == "fork storm":
-        wanted = sh(note + f"exec {sys.executable} -S - <<'EOF'\n{FORK_STORM}\nEOF")
-    else:
-        wanted = spec("bash", "-c", note + TREES[tree])
-    job = accept(data, wanted)
+    note = tmp_path / "note"
+    words = {"begun": f"echo begun > {note}", "note": note, "python": sys.executable}
+    words["storm"] = STORM
+    job = accept(data, spec("bash", "-c", TREES[tree].format(**words)))
     pid = begin(job)
-    await begun(tmp_path / "note")
-    asked = time.monotonic()
+    await begun(note)
     tree_before = processes.descendants(pid)
+    asked = time.monotonic()
     stop(job, pid)
     record = end_of(job, pid)
     took = time.monotonic() - asked
     assert record["state"] == "stopped"
-    assert took < wanted.grace_s + 2
-    assert alive_with(wanted.name) == []
-    states = [line.state for line in map(processes.stat, tree_before) if line]
-    assert set(states) <= {"Z", "X"}
+    assert took < job.spec.grace_s + 2
+    assert alive_with(job.spec.name) == []
+    states = {line.state for line in map(processes.stat, tree_before) if line}
+    assert states <= {"Z", "X"}
+    assert not [pid for pid in processes.all_processes() if str(note).encode() in _argv(pid)]
+
+
+def _argv(pid: int) -> bytes:
+    try:
+        return (processes.PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+async def test_a_job_that_was_suspended_hears_the_stop(data: DataFolder, tmp_path: Path) -> None:
+    script = f"trap 'exit 5' TERM; echo begun > {tmp_path}/note; kill -STOP $$"
+    job = accept(data, sh(script, grace_s=60.0))
+    pid = begin(job)
+    await begun(tmp_path / "note")
+    stop(job, pid)
+    assert end_of(job, pid)["exit_code"] == 5
 
 
 async def test_a_stop_between_the_start_of_the_supervisor_and_of_the_job_prevents_it(

@@ -49,6 +49,7 @@ from model_training.tracker import Tracker
 logger = logging.getLogger(__name__)
 
 REPEAT_LOCKS = 64  # requests with an Idempotency-Key at work at once, but for collisions
+REBUILD_S = 5.0  # seconds that a request waits for a ledger that is being rebuilt
 STREAM_PAGE = 1000  # jobs read from the ledger at a time while a whole list is streamed
 
 
@@ -224,6 +225,7 @@ class TrainingService:
             else pipeline_resource(job_filter.pipeline)
         )
         await self._guard.require(principal, Action.LIST, scope)
+        await self._until_known()
         pairs = sorted(await self._ledger.pairs(job_filter), key=str)
         resources = [
             Resource("training_job", "", {"pipeline": pipeline, "owner": owner})
@@ -244,8 +246,23 @@ class TrainingService:
         return await self._job(principal, Action.READ, name)
 
     async def _job(self, principal: Principal, action: Action, name: str) -> TrainingJob:
+        await self._until_known()
         job = await self._ledger.get(name)
         return await self._guard.require_job(principal, action, name, job)
+
+    async def _until_known(self) -> None:
+        """A new ledger knows of no job until it has been read from the executor: wait for that.
+
+        Else a job that is there would be answered as one that is not, after a ledger was lost.
+        """
+        if not self._ledger.created:
+            return
+        try:
+            async with asyncio.timeout(REBUILD_S):
+                await self._tracker.synced.wait()
+        except TimeoutError:
+            msg = "The ledger is being rebuilt from the jobs that are there; try again."
+            raise LedgerUnavailable(msg, retry_after=1) from None
 
     # Logs and outputs
 

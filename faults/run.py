@@ -1,0 +1,160 @@
+"""The faults that the service survives, each a campaign of its own, counted and judged.
+
+``run.py [NAME ...] [--count N] [--seed N] [--ci]``: a line a campaign, figures in
+``.bench/faults.json``, exit 1 on any violation. A campaign runs in a process of its own; those
+that mount something, in a mount namespace of their own, so that nothing of it can be left behind.
+"""
+
+import argparse
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+REPORT = HERE.parent / ".bench" / "faults.json"
+CAMPAIGNS = {
+    "server-kill": "server_kill",
+    "adoption": "adoption",
+    "supervisor-kill": "supervisor_kill",
+    "host-restart": "host_restart",
+    "clock": "clock",
+    "trees": "trees",
+    "disk-full": "disk_full",
+    "shutdown": "shutdown",
+    "second-server": "second_server",
+}
+USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
+NEED_MOUNTS = {"host-restart", "clock", "disk-full"}
+
+
+def main() -> int:
+    given = parse()
+    if given.inside:
+        return inside(given)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if given.ci and given.count:
+        print("--ci says how many; leave --count out", file=sys.stderr)
+        return 2
+    began = time.monotonic()
+    reports = []
+    for name in given.names or CAMPAIGNS:
+        reports.append(one(name, given.count or USUAL[name], given.seed))
+        print(line(reports[-1]), flush=True)
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(reports, indent=2) + "\n")
+    bad = [report["name"] for report in reports if report["violations"]]
+    seconds = time.monotonic() - began
+    print(
+        f"{len(reports)} campaigns in {seconds:.0f} s, with violations: {', '.join(bad) or 'none'}"
+    )
+    return 1 if bad else 0
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CAMPAIGNS))
+    parser.add_argument("--count", type=int, help="rounds of each (default 20; 200 jobs to adopt)")
+    parser.add_argument(
+        "--seed", type=int, default=int(time.time()) % 100_000, help="to repeat one"
+    )
+    parser.add_argument("--ci", action="store_true", help="all of them, as often as a change needs")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    for name in given.names:
+        if name not in CAMPAIGNS:
+            parser.error(f"no campaign named {name}; there are {', '.join(CAMPAIGNS)}")
+    return given
+
+
+def one(name: str, count: int, seed: int) -> dict:
+    """Run one campaign in a process of its own; its report."""
+    with tempfile.TemporaryDirectory(prefix="mt-faults-") as folder:
+        report = Path(folder) / "report.json"
+        own = [sys.executable, str(HERE / "run.py"), name, "--inside", str(report)]
+        argv = [*namespace(name), *own, "--count", str(count), "--seed", str(seed)]
+        # Ctrl+C reaches it through us, once, so that a second one cannot meet it tidying up.
+        process = subprocess.Popen(argv, start_new_session=True)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+        if report.exists():
+            return json.loads(report.read_text())
+    words = f"the campaign did not finish (exit code {process.returncode})"
+    return empty(name, seed) | {"violations": [words]}
+
+
+def namespace(name: str) -> list[str]:
+    """A mount namespace for those that need one: as root, or in a user namespace."""
+    if name not in NEED_MOUNTS:
+        return []
+    return (
+        ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    )
+
+
+def inside(given: argparse.Namespace) -> int:
+    """Be the process of one campaign."""
+    from lab import Lab
+
+    [name] = given.names
+    began = time.monotonic()
+    with Lab(name, given.seed) as lab:
+        try:
+            importlib.import_module(CAMPAIGNS[name]).campaign(lab, given.count)
+        except KeyboardInterrupt:
+            return 130
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing was shown
+            traceback.print_exc()
+            lab.violation(f"the campaign broke off: {error!r}")
+    report = empty(name, given.seed) | {
+        "rounds": lab.rounds,
+        "checks": lab.checks,
+        "violations": lab.violations,
+        "figures": lab.figures,
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    given.inside.write_text(json.dumps(report))
+    return 0
+
+
+def empty(name: str, seed: int) -> dict:
+    return {"name": name, "seed": seed, "rounds": 0, "checks": 0, "violations": [], "figures": {}}
+
+
+def line(report: dict) -> str:
+    words = [
+        f"{report['name']}: {report['rounds']} rounds, {report['checks']} checks,",
+        f"{len(report['violations'])} violations, seed {report['seed']}",
+    ]
+    for what, figure in report["figures"].items():
+        if what == "last words":
+            continue
+        words.append(f"| {what}: {plain(figure)}")
+    if report["violations"]:
+        words.append(f"| repeat: scripts/faults {report['name']} --seed {report['seed']}")
+        words.append(f"--count {max(1, report['rounds'])}\n    ")
+        words.append("\n    ".join(report["violations"][:20]))
+    return " ".join(words)
+
+
+def plain(figure: object) -> str:
+    if isinstance(figure, dict):
+        return " ".join(f"{key}={value}" for key, value in figure.items())
+    return str(figure)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,183 @@
+"""The witness: judges a service by what it answers and by what its jobs themselves wrote down.
+
+``witness.py FILE`` reads one JSON object: ``url``, ``token``, ``truth`` (the folder into which
+the jobs of ``job.py`` write what they really did) and ``jobs``, what a campaign asked for and was
+promised. Prints ``{"checks": N, "violations": [...]}``. It knows HTTP, the process table and the
+files of its own jobs, nothing of the product.
+
+A job of the file: ``seed``, ``pieces``, ``on_term``, ``exit_code`` as it was told; ``name`` (null
+if the POST was never answered); ``sent`` and ``answered`` (when, on one clock); ``stop`` and
+``delete`` (asked for); ``reason`` (the end is known to be a failure with this reason);
+``followed`` (what a follower got: ``file``, ``end``, ``faults``, ``is_gone``).
+"""
+
+import http.client
+import json
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import proctable
+from job import words
+
+TERM_CODE = 143  # died of SIGTERM
+
+
+class Witness:
+    """One sitting."""
+
+    def __init__(self, case: dict) -> None:
+        self.case = case
+        address = urlsplit(case["url"])
+        self.connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+        self.checks = 0
+        self.violations: list[str] = []
+
+    def expect(self, holds: bool, words: str) -> bool:
+        self.checks += 1
+        if not holds:
+            self.violations.append(words)
+        return holds
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        headers = {"Authorization": f"Bearer {self.case['token']}"}
+        self.connection.request("GET", path, headers=headers)
+        answer = self.connection.getresponse()
+        return answer.status, answer.read()
+
+    def judge(self) -> None:
+        listed = json.loads(self.get("/training-jobs")[1])
+        self.judge_list(listed)
+        by_seed = {job["parameters"].get("seed"): job for job in listed}
+        for promised in self.case["jobs"]:
+            found = by_seed.get(promised["seed"])
+            if promised["delete"]:
+                self.judge_deleted(promised, found)
+            elif found is not None:
+                self.judge_job(promised, found)
+            else:
+                self.expect(promised["name"] is None, f"lost: {promised}")
+                self.judge_starts(promised)
+
+    def judge_list(self, listed: list[dict]) -> None:
+        names = [job["name"] for job in listed]
+        self.expect(len(set(names)) == len(names), "a name is listed twice")
+        seeds = [job["parameters"].get("seed") for job in listed]
+        self.expect(len(set(seeds)) == len(seeds), f"one request made two jobs: {sorted(seeds)}")
+        known = {job["seed"]: job for job in self.case["jobs"]}
+        for job in listed:
+            promised = known.get(job["parameters"].get("seed"))
+            self.expect(promised is not None, f"nobody asked for {job['name']}")
+            if promised and promised["name"]:
+                self.expect(promised["name"] == job["name"], f"{job['name']}: not {promised}")
+        self.judge_order([known[seed] for seed in seeds if seed in known])
+
+    def judge_order(self, newest_first: list[dict]) -> None:
+        """Who was answered before another was sent stands behind it."""
+        latest_sent = float("inf")
+        for job in newest_first:
+            if job["answered"] is None:
+                continue
+            # Everybody above was sent later than this was answered, or at the same time with it.
+            self.expect(job["sent"] <= latest_sent, f"listed out of order: {job['name']}")
+            latest_sent = min(latest_sent, job["answered"])
+
+    def truth(self, name: str | None) -> tuple[int, tuple[int, int, str] | None]:
+        """How often a job started, and code, pieces said and why of its exit, if it says so."""
+        path = Path(self.case["truth"]) / (name or "-")
+        lines = path.read_text().splitlines() if path.exists() else []
+        starts = sum(line.startswith("start") for line in lines)
+        exits = [line.split() for line in lines if line.startswith("exit")]
+        if not exits:
+            return starts, None
+        _, code, said, why = exits[-1]
+        return starts, (int(code), int(said), why)
+
+    def judge_starts(self, promised: dict) -> None:
+        starts, _ = self.truth(promised["name"])
+        self.expect(starts <= 1, f"{promised['name']} was started {starts} times")
+
+    def judge_deleted(self, promised: dict, found: dict | None) -> None:
+        name = promised["name"]
+        self.expect(found is None, f"deleted and still listed: {found}")
+        for path in (f"/training-jobs/{name}", f"/training-jobs/{name}/status"):
+            self.expect(self.get(path)[0] == 404, f"deleted and still there: {path}")
+        self.judge_starts(promised)
+        self.judge_processes(name)
+        followed = promised.get("followed")
+        if followed:
+            whole = words(promised["seed"], promised["pieces"])
+            got = Path(followed["file"]).read_bytes()
+            self.expect(whole.startswith(got), f"{name}: a follower got other bytes")
+            self.expect(not followed["faults"], f"{name}: {followed['faults']}")
+
+    def judge_processes(self, name: str) -> None:
+        left = proctable.alive(f"MODEL_TRAINING_JOB={name}\0")
+        self.expect(not left, f"{name}: processes {left} are alive")
+
+    def judge_job(self, promised: dict, job: dict) -> None:
+        name = job["name"]
+        promised = promised | {"name": name}
+        self.judge_starts(promised)
+        status, body = self.get(f"/training-jobs/{name}/status")
+        self.expect(status == 200 and json.loads(body) == job, f"{name}: status is not the list's")
+        starts, left = self.truth(name)
+        how = f"{name}: {job['state']}, {job['reason']}, {job['exit_code']}; truth {starts} {left}"
+        self.expect(self.is_true_end(promised, job, starts, left), how)
+        self.judge_processes(name)
+        self.judge_log(promised, left)
+
+    def is_true_end(
+        self, promised: dict, job: dict, starts: int, left: tuple[int, int, str] | None
+    ) -> bool:
+        end = (job["state"], job["reason"], job["exit_code"])
+        if promised.get("reason"):
+            return end == ("failed", promised["reason"], None)
+        if left is None:  # it did not live to write its end
+            code = job["exit_code"]
+            codes = {TERM_CODE} if starts else {TERM_CODE, None}
+            return bool(promised["stop"]) and job["state"] == "stopped" and code in codes
+        code, _, why = left
+        if promised["stop"] and end == ("stopped", None, code):
+            return True
+        truth = ("failed", "Error", code) if code else ("succeeded", None, 0)
+        return why == "done" and code == promised["exit_code"] and end == truth
+
+    def judge_log(self, promised: dict, left: tuple[int, int, str] | None) -> None:
+        name = promised["name"]
+        status, log = self.get(f"/training-jobs/{name}")
+        self.expect(status == 200, f"{name}: log answers {status}")
+        if left is not None:
+            wanted = words(promised["seed"], left[1])
+            self.expect(
+                log == wanted, f"{name}: log has {len(log)} bytes of {len(wanted)}, or others"
+            )
+        else:
+            whole = words(promised["seed"], promised["pieces"])
+            self.expect(whole.startswith(log), f"{name}: log holds what was never printed")
+        followed = promised.get("followed")
+        if not followed:
+            return
+        self.expect(not followed["faults"], f"{name}: {followed['faults']}")
+        got = Path(followed["file"]).read_bytes()
+        self.expect(got == log, f"{name}: a follower got {len(got)} bytes, the log has {len(log)}")
+        end = followed["end"] or {}
+        status, body = self.get(f"/training-jobs/{name}/status")
+        job = json.loads(body)
+        told = [end.get(key) for key in ("state", "reason", "exit_code")]
+        recorded = [job[key] for key in ("state", "reason", "exit_code")]
+        self.expect(told == recorded, f"{name}: the end told {told}, the record says {recorded}")
+
+
+def main(path: str) -> None:
+    witness = Witness(json.loads(Path(path).read_text()))
+    try:
+        witness.judge()
+    except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+        # No judgement is no acquittal.
+        witness.violations.append(f"the witness could not judge: {error!r}")
+    print(json.dumps({"checks": witness.checks, "violations": witness.violations}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -106,6 +106,7 @@ async def test_a_waiting_job_that_is_asked_to_stop_no_longer_says_what_it_waits_
     await ledger.apply([seen(spec(), reason="WaitingForSlot", message="waits for 1 of 2")])
     await ledger.ask(spec().name, "stop", "ann", START)
     await ledger.apply([seen(spec(), version=2, reason="WaitingForSlot", message="waits")])
+    await ledger.apply([seen(spec(), JobState.STOPPING, 3)])
     job = await ledger.get(spec().name)
     assert (job.state, job.reason, job.message) == (
         JobState.STOPPING,
@@ -177,6 +178,21 @@ async def test_retention_finds_the_longest_ended_first_and_none_that_is_being_de
     assert await ledger.ended_before(moment, 1) == [spec(1).name]
 
 
+async def test_of_two_jobs_with_one_id_the_first_is_found(ledger):
+    await ledger.apply([seen(spec(1)), seen(spec(2, "other", id=spec(1).id))])
+    assert (await ledger.get_by_id(spec(1).id)).name == spec(1).name
+    assert await ledger.request_digest(spec(2, "other").name) == "request-2"
+    assert await ledger.request_digest("nothing") is None
+    assert await ledger.get_by_id("nothing") is None
+
+
+async def test_what_was_known_of_a_running_job_stays_known(ledger):
+    await ledger.apply([seen(spec(), JobState.RUNNING, started_at=START, output="here", attempt=2)])
+    (job,) = await ledger.apply([seen(spec(), JobState.FAILED, 2, finished_at=None)])
+    assert (job.started_at, job.output, job.attempt) == (START, "here", 2)
+    assert job.finished_at is not None
+
+
 async def test_pages_hold_each_job_once_while_others_are_added(ledger):
     await ledger.apply([seen(spec(number)) for number in range(25)])
     found, before = [], None
@@ -191,9 +207,10 @@ async def test_a_reader_of_little_among_much_gets_a_full_page(ledger):
     mine = frozenset({("digits", "ann"), (None, "ann")})
     jobs = [spec(n, ("digits", None)[n % 2], "ann") for n in range(30)]
     others = [spec(100 + n, f"other-{n % 7}", "bob") for n in range(1500)]
-    await ledger.apply([seen(wanted) for wanted in jobs + others])
-    assert await names(ledger, JobFilter(pairs=mine), limit=20) == [
-        wanted.name for wanted in jobs[:9:-1]
+    newest = spec(5000, "digits", "ann")
+    await ledger.apply([seen(wanted) for wanted in (*jobs, *others, newest)])
+    assert await names(ledger, JobFilter(pairs=mine), limit=21) == [
+        wanted.name for wanted in (newest, *jobs[:9:-1])
     ]
     assert await names(ledger, JobFilter(pairs=frozenset())) == []
 

@@ -78,7 +78,7 @@ async def test_a_disk_without_space_is_said_and_forgotten_once_there_is_some(led
     with no_file_larger_than((tmp_path / "ledger.sqlite3-wal").stat().st_size + 8192):
         with pytest.raises(LedgerUnavailable):
             await ledger.apply(
-                [seen(spec(1), JobState.STOPPED, 3), seen(spec(2, parameters=large))]
+                [seen(spec(1), JobState.RUNNING, 3), seen(spec(2, parameters=large))]
             )
         assert (await ledger.get(spec(1).name)).state is JobState.RUNNING
         assert await ledger.get(spec(2).name) is None
@@ -100,6 +100,14 @@ async def test_a_closed_ledger_says_so(tmp_path):
     ):
         with pytest.raises(LedgerUnavailable, match="closed"):
             await call
+
+
+async def test_nothing_of_a_removed_job_stays_in_the_file(ledger, tmp_path):
+    await ledger.apply([seen(spec())])
+    await ledger.remove(spec().name)
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite3")) as person:
+        for table in ("jobs", "transitions", "tallies"):
+            assert person.execute(f"SELECT * FROM {table}").fetchall() == []
 
 
 async def test_the_file_is_readable_by_its_owner_alone(ledger, tmp_path):

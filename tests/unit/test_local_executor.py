@@ -105,10 +105,10 @@ async def test_what_cannot_be_enforced_is_refused_with_the_reason(
         many = len(os.sched_getaffinity(0)) + 1
         assert executor.cannot_enforce(Resources(gpu=1, cpu=1)) == {}
         refused = executor.cannot_enforce(Resources(gpu=2, cpu=0.5))
-        assert refused["gpu"] == "this machine has 1 GPUs, 2 were asked"
+        assert refused["gpu"] == "this machine has 1 GPU, 2 asked"
         assert "whole CPUs" in refused["cpu"]
-        assert str(many) in executor.cannot_enforce(Resources(cpu=many))["cpu"]
-        with pytest.raises(JobRejected, match="gpu: this machine has 1 GPUs"):
+        assert f"{many} asked" in executor.cannot_enforce(Resources(cpu=many))["cpu"]
+        with pytest.raises(JobRejected, match="gpu: this machine has 1 GPU"):
             await executor.launch(sh("true", resources=Resources(gpu=2)))
         assert list(data.open_jobs.iterdir()) == []
 
@@ -173,7 +173,7 @@ async def test_a_killed_supervisor_takes_its_whole_job_along(
         end = await watcher.end(job.spec.name)
     assert (end.state, end.reason) == (JobState.FAILED, "SupervisorLost")
     assert end.started_at is not None
-    states = {line.state for line in map(processes.stat, tree) if line}
+    states = {line.state for line in (processes.stat(member.pid) for member in tree) if line}
     assert states <= {"Z", "X"}
 
 

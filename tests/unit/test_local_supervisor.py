@@ -173,7 +173,7 @@ async def test_a_stop_leaves_nothing_of_the_tree(
     assert record["state"] == "stopped"
     assert took < job.spec.grace_s + 2
     assert alive_with(job.spec.name) == []
-    states = {line.state for line in map(processes.stat, tree_before) if line}
+    states = {line.state for line in (processes.stat(member.pid) for member in tree_before) if line}
     assert states <= {"Z", "X"}
     assert not [pid for pid in processes.all_processes() if str(note).encode() in _argv(pid)]
 

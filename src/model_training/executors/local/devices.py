@@ -37,7 +37,8 @@ class Devices:
         """Option name to the reason, for what this machine cannot hold a job to."""
         refused: dict[str, str] = {}
         if resources.gpu > len(self.gpus):
-            refused["gpu"] = f"this machine has {len(self.gpus)} GPUs, {resources.gpu} were asked"
+            count = f"{len(self.gpus)} GPU{'s'[: len(self.gpus) != 1]}"
+            refused["gpu"] = f"this machine has {count}, {resources.gpu} asked"
         if resources.cpu is not None and (reason := self._cpu_fault(resources.cpu)):
             refused["cpu"] = reason
         if resources.memory is not None and not self._limits_memory:
@@ -50,7 +51,7 @@ class Devices:
         if cpu != int(cpu):
             return f"a job is bound to whole CPUs here, {cpu:g} is none"
         if not 1 <= cpu <= len(self._cpus):
-            return f"this machine has {len(self._cpus)} CPUs, {cpu:g} were asked"
+            return f"a job can have 1 to {len(self._cpus)} CPUs of this machine, {cpu:g} asked"
         return None
 
     def free_gpus(self, holders: Iterable[Job]) -> tuple[int, ...]:

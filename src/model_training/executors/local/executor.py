@@ -89,6 +89,7 @@ class LocalExecutor:
             await self._threads.run(shelves.prepare, self._data)
             found = await self._threads.run(shelves.find_open, self._data)
         except OSError as error:
+            self._threads.close()
             msg = f"The data folder {self._data.root} cannot be used: {error}"
             raise ExecutorUnavailable(msg) from error
         self._sequence = itertools.count(max((each.sequence for each in found), default=0) + 1)

@@ -14,7 +14,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +54,13 @@ class Stat(NamedTuple):
     state: str
     parent: int
     session: int
+    start_ticks: int
+
+
+class Member(NamedTuple):
+    """A process of a tree, as it was when we looked."""
+
+    pid: int
     start_ticks: int
 
 
@@ -150,37 +157,45 @@ def children_by_scan(pid: int) -> list[int]:
     return [other for other, line in lines if line and line.parent == pid]
 
 
-def descendants(pid: int) -> list[int]:
+def living(pids: Iterable[int]) -> list[Member]:
+    """Those of them that live."""
+    lines = ((pid, stat(pid)) for pid in pids)
+    return [Member(pid, line.start_ticks) for pid, line in lines if line and line.state not in "ZX"]
+
+
+def descendants(root: int) -> list[Member]:
     """Everything below a process that lives."""
-    found: list[int] = []
-    left = children(pid)
-    while left:
-        child = left.pop()
-        line = stat(child)
-        if line and line.state not in "ZX":
-            found.append(child)
-            left += children(child)
+    found = fresh = living(children(root))
+    while fresh:
+        fresh = living(child for member in fresh for child in children(member.pid))
+        found = found + fresh
     return found
 
 
-def signal_all(pids: list[int], number: int) -> None:
-    """Signal processes of a tree whose root is the caller: none of them can be a stranger yet."""
-    for pid in pids:
-        # It may be gone; or it changed its user, and is out of our reach.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
+def signal_all(members: Iterable[Member], number: int) -> None:
+    """Signal those that still live; a stranger who has the number of a dead one is left alone."""
+    for member in members:
+        try:
+            pidfd = os.pidfd_open(member.pid)
+        except ProcessLookupError:
+            continue
+        line = stat(member.pid)
+        if line and line.start_ticks == member.start_ticks:
+            with contextlib.suppress(PermissionError):  # it changed its user: out of our reach
+                send(pidfd, number)
+        os.close(pidfd)
 
 
 def kill_tree(root: int) -> None:
     """One pass of SIGKILL over everything below ``root``, frozen first so that it cannot fork."""
-    known: set[int] = set()
+    known: set[Member] = set()
     for _ in range(FREEZE_ROUNDS):
-        fresh = [pid for pid in descendants(root) if pid not in known]
+        fresh = set(descendants(root)) - known
         if not fresh:
             break
         signal_all(fresh, signal.SIGSTOP)
-        known.update(fresh)
-    signal_all(list(known), signal.SIGKILL)
+        known |= fresh
+    signal_all(known, signal.SIGKILL)
 
 
 def all_processes() -> Iterator[int]:

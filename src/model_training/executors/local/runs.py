@@ -172,11 +172,12 @@ class Run:
         """SIGTERM for the leader's group, and for those who were left to us."""
         os.killpg(self.pid, signal.SIGTERM)
         os.killpg(self.pid, signal.SIGCONT)
-        self._tell([pid for pid in processes.children(os.getpid()) if pid != self.pid])
+        adopted = (pid for pid in processes.children(os.getpid()) if pid != self.pid)
+        self._tell(processes.living(adopted))
 
-    def _tell(self, pids: list[int]) -> None:
-        processes.signal_all(pids, signal.SIGTERM)
-        processes.signal_all(pids, signal.SIGCONT)  # one that was stopped could not listen
+    def _tell(self, members: list[processes.Member]) -> None:
+        processes.signal_all(members, signal.SIGTERM)
+        processes.signal_all(members, signal.SIGCONT)  # one that was stopped could not listen
 
     def _kill(self) -> None:
         if self._cgroup:

@@ -45,9 +45,10 @@ def first_entry(observation: Observation, now: datetime) -> TrainingJob:
 
 
 def follow(entry: Entry, observation: Observation, now: datetime) -> Entry:
-    """The entry after an observation; the very same one if it says nothing new."""
-    if entry.ended:
-        return entry
+    """The entry, whose end was not seen yet, after an observation.
+
+    The very same one if it says nothing new.
+    """
     if observation.gone and not observation.state.is_terminal:
         return entry if entry.asked.delete else vanish(entry, now)
     job, ends = entry.job, observation.state.is_terminal
@@ -77,8 +78,8 @@ def _words(
     """Reason and message: those of the state that the job now has, not of another one."""
     says_nothing = observation.reason is None and observation.message is None
     is_about_another = state is not observation.state and observation.reason != Reason.UNRECOGNISED
-    stays_asked = state is job.state is JobState.STOPPING and says_nothing
-    if state is JobState.DELETING or is_about_another or stays_asked:
+    is_asked = state is job.state and state in {JobState.STOPPING, JobState.DELETING}
+    if is_about_another or (is_asked and says_nothing):
         return job.reason, job.message
     return observation.reason, storable(observation.message)
 

@@ -3,8 +3,10 @@
 A file that is not wholly ours is refused, never repaired and never half used: what is in it can
 be rebuilt from what the executor knows, so moving it away is always a way out. The check reads
 the header and the schema, never the rows, so that it takes as long for a million jobs as for
-none; that the file was cut short SQLite itself finds from the header. Schema changes are numbered files from the first release on; the number of the last one
-applied is kept in the file (``user_version``).
+none; that the file was cut short SQLite itself finds from the header.
+
+Schema changes are numbered files from the first release on; the number of the last one applied is
+kept in the file (``user_version``).
 """
 
 import os

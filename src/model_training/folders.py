@@ -6,15 +6,17 @@ DATA/                      0700
   server.lock server.json  who serves this folder: held lock; url, pid, version
   ledger.sqlite3           what happened; rebuilt from jobs/ when it is lost
   pipelines/NAME           the folder of a pipeline that was registered for good
-  environments/DIGEST/     built once per content of a requirements file
+  environments/DIGEST/     built once per content of a requirements file; DIGEST.lock beside it
   jobs/.open/NAME          an empty file per job whose end the ledger has not recorded yet
   jobs/.new/ jobs/.gone/   folders on their way in and out: half-written, half-removed
   jobs/SHARD/NAME/         one folder a job, 256 shards
     spec.json              what was accepted (0600)
-    lock                   held by whoever runs the job: its supervisor, for life
+    lock                   held by whoever runs the job: its supervisor, for life; in it the
+                           devices that were handed out
     run.json exit.json     written by the supervisor: that it runs, how it ended
     stop.json              that a stop was asked for
-    parameters.json        the file named by MODEL_TRAINING_PARAMETERS_FILE
+    exit.json.tmp          the space that exit.json will need, taken at the start
+    parameters.json        the file named by MODEL_TRAINING_PARAMETERS_FILE, made at the start
     supervisor.log         the supervisor's own words, capped
     log/ATTEMPT/           the output (logs/segments.py)
     output/                0700, the folder named by MODEL_TRAINING_OUTPUT

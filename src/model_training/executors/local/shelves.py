@@ -276,6 +276,14 @@ def clear(path: Path) -> None:
     except FileNotFoundError:
         pass  # another thread was at it too
     except PermissionError:
-        for folder, _, _ in os.walk(path):  # top down, so each is opened before it is read
-            Path(folder).chmod(0o700)
+        _open_up(path)
         shutil.rmtree(path)
+
+
+def _open_up(path: Path) -> None:
+    """Give the owner back the right to every folder of a tree; links are not followed."""
+    path.chmod(0o700)
+    for folder, subfolders, _ in os.walk(path):
+        for subfolder in (Path(folder, name) for name in subfolders):
+            if not subfolder.is_symlink():  # what it points to is not ours to change
+                subfolder.chmod(0o700)

@@ -187,10 +187,21 @@ async def test_of_two_jobs_with_one_id_the_first_is_found(ledger):
 
 
 async def test_what_was_known_of_a_running_job_stays_known(ledger):
-    await ledger.apply([seen(spec(), JobState.RUNNING, started_at=START, output="here", attempt=2)])
-    (job,) = await ledger.apply([seen(spec(), JobState.FAILED, 2, finished_at=None)])
+    await ledger.apply([seen(spec(), JobState.RUNNING, 1, started_at=START, output="here")])
+    await ledger.apply([seen(spec(), JobState.RUNNING, 2, attempt=2)])
+    (job,) = await ledger.apply([seen(spec(), JobState.FAILED, 3, finished_at=None)])
     assert (job.started_at, job.output, job.attempt) == (START, "here", 2)
     assert job.finished_at is not None
+
+
+async def test_a_page_of_two_states_is_newest_first_whatever_their_states(ledger):
+    old = [seen(spec(number), JobState.STOPPED) for number in range(5)]
+    new = [seen(spec(number), JobState.FAILED) for number in range(5, 10)]
+    await ledger.apply(old + new)
+    both = JobFilter(states=frozenset({JobState.STOPPED, JobState.FAILED}))
+    for job_filter in (both, JobFilter(pipeline="digits"), JobFilter(owner="ann")):
+        found = await names(ledger, job_filter, limit=6)
+        assert found == [spec(number).name for number in range(9, 3, -1)]
 
 
 async def test_pages_hold_each_job_once_while_others_are_added(ledger):

@@ -85,6 +85,8 @@ def conclude_lost(folder: JobFolder, run: records.Record, at: str) -> records.Re
             return exit_record
         who = processes.Identity(*run["supervisor"]) if run.get("supervisor") else None
         same_host = who is None or who.is_of_this_boot
+        if path := run.get("cgroup"):
+            cgroups.end(Path(path))  # its name is the job's alone, so also after a restart
         if same_host:
             end_leftovers(folder.name, run)
         return _write_end(folder, _lost(run, at, same_host=same_host))
@@ -109,10 +111,9 @@ def _lost(run: records.Record, at: str, *, same_host: bool) -> records.Record:
 def end_leftovers(name: str, run: records.Record) -> None:
     """Kill whatever is left of a job whose supervisor has gone, until nothing is.
 
-    Found by its cgroup, by the mark in the environment, and by the session of the command.
+    Found by the mark in the environment and by the session of the command. What gave up both,
+    and stood in no cgroup either, is not found: that is the bound of what can be promised.
     """
-    if path := run.get("cgroup"):
-        cgroups.end(Path(path))
     processes.end_all(_belongs(name, run.get("pid"), run.get("start_ticks")))
 
 

@@ -1,0 +1,143 @@
+"""The reference pages that the code itself tells: every setting, every command.
+
+``scripts/docs`` writes them; tests/unit/test_docs.py fails when a committed page is not what is
+written here. All other pages are written by hand and held against the code by the same tests.
+"""
+
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import click
+from annotated_types import Ge, Gt, Le
+from pydantic import BeforeValidator
+
+from model_training.cli.main import cli
+from model_training.settings import PREFIX, Settings
+
+REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
+WIDTH = 100
+
+SETTINGS_INTRO = """\
+# Settings of the service
+
+A value comes from the first of: the option of `model-training serve`, the variable, the TOML
+file, the default. The file is the one named by `--config` or `MODEL_TRAINING_CONFIG`, else
+`$XDG_CONFIG_HOME/model-training/config.toml` (`~/.config/model-training/config.toml`) if it is
+there; it holds `name = value` lines, and relative folders in it are relative to the file. An
+empty variable counts as unset. An unknown or wrong setting stops the start and is named with its
+source and the way out.
+"""
+COMMAND_INTRO = """\
+# The command `model-training`
+
+What `--help` says, for each command.
+"""
+MADE = "\n<!-- Written by scripts/docs from the code. -->\n"
+
+# What the reader of a value accepts, by the name of its validator in settings.py.
+_UNITS = {
+    "_seconds": "seconds, or such as `90s`, `15m`, `2h`, `30d`",
+    "_bytes": "bytes, or such as `512Mi`, `4Gi`, `2G`",
+    "_path": "folder",
+    "_by_path_separator": "folders; in the file an array",
+    "_by_comma": "in the file an array",
+}
+
+
+def settings_page() -> str:
+    """Every setting: meaning and reason, variable, option, unit, bounds, default."""
+    hints = get_type_hints(Settings, include_extras=True)
+    options = {option for option in _options_of("serve") if option}
+    parts = [SETTINGS_INTRO + MADE]
+    for name, field in Settings.model_fields.items():
+        marks = [*_marks(hints[name]), *field.metadata]
+        option = "--" + name.replace("_", "-")
+        facts = [
+            f"variable `{PREFIX}{name.upper()}`",
+            f"option `{option}`" if option in options else None,
+            next((_UNITS[mark] for mark in _validators(marks) if mark in _UNITS), None),
+            _bounds(marks),
+            f"default {_default(name)}",
+        ]
+        reason = " ".join(inspect.cleandoc(field.description or "").split()).replace("``", "`")
+        words = "; ".join(fact for fact in facts if fact)
+        parts.append(f"\n## {name}\n\n{reason}\n\n{words[0].upper()}{words[1:]}.\n")
+    return "".join(parts)
+
+
+def _marks(hint: object) -> Iterator[object]:
+    yield from getattr(hint, "__metadata__", ())
+    for inner in get_args(hint):
+        if not isinstance(inner, str | int):
+            yield from _marks(inner)
+
+
+def _validators(marks: list[object]) -> list[str]:
+    return [mark.func.__name__ for mark in marks if isinstance(mark, BeforeValidator)]
+
+
+def _bounds(marks: list[object]) -> str | None:
+    """The narrowest of all bounds: a type has some, and the setting may have closer ones."""
+    flat = [inner for mark in marks for inner in getattr(mark, "metadata", [mark])]
+    above = [float(str(mark.gt)) for mark in flat if isinstance(mark, Gt)]
+    low = [float(str(mark.ge)) for mark in flat if isinstance(mark, Ge)]
+    high = [float(str(mark.le)) for mark in flat if isinstance(mark, Le)]
+    words = [f"more than {max(above):,.0f}"] if above else []
+    words += [f"from {max(low):,.0f}"] if low else []
+    words += [f"at most {min(high):,.0f}"] if high else []
+    return ", ".join(words) or None
+
+
+def _default(name: str) -> str:
+    if name == "data":
+        return "`$XDG_STATE_HOME/model-training` (`~/.local/state/model-training`)"
+    default = Settings.model_fields[name].default
+    if default is None or default == ():
+        return "none"
+    if isinstance(default, int) and default >= 2**10 and default % 2**10 == 0:
+        power = next(p for p in (30, 20, 10) if default % 2**p == 0)
+        return f"`{default >> power}{ {30: 'Gi', 20: 'Mi', 10: 'Ki'}[power] }`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+def command_page() -> str:
+    """Every command as it describes itself."""
+    parts = [COMMAND_INTRO + MADE]
+    for path, command in commands():
+        name = " ".join(["model-training", *path])
+        context = click.Context(
+            command, info_name=name, terminal_width=WIDTH, help_option_names=["-h", "--help"]
+        )
+        title = "`" + " ".join(path) + "`" if path else "All"
+        text = re.sub(r"[ \t]+$", "", command.get_help(context), flags=re.MULTILINE)
+        parts.append(f"\n## {title}\n\n```text\n{text.strip()}\n```\n")
+    return "".join(parts)
+
+
+def commands() -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """Every command with the words that call it, groups included."""
+    waiting: list[tuple[tuple[str, ...], click.Command]] = [((), cli)]
+    while waiting:
+        path, command = waiting.pop(0)
+        yield path, command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            names = command.list_commands(context)
+            found = [((*path, name), command.get_command(context, name)) for name in names]
+            waiting = [(p, c) for p, c in found if c is not None] + waiting
+
+
+def _options_of(name: str) -> list[str]:
+    command = dict(commands())[(name,)]
+    return [text for parameter in command.params for text in parameter.opts]
+
+
+PAGES = {"settings.md": settings_page, "command.md": command_page}
+
+if __name__ == "__main__":
+    for page, write in PAGES.items():
+        (REFERENCE / page).write_text(write())
+        print(f"docs/reference/{page}")

@@ -103,9 +103,9 @@ class Tracker:
         jobs = await self._ledger.apply(observations)
         reached("track.recorded")
         self.tell(jobs)
-        await self._executor.settle(
-            [o.name for o in observations if o.state.is_terminal and not o.gone]
-        )
+        ended = [o.name for o in observations if o.state.is_terminal and not o.gone]
+        if ended:
+            await self._executor.settle(ended)
         for observation in observations:
             if observation.gone:
                 await self._finish_removal(observation.name)
@@ -119,8 +119,7 @@ class Tracker:
         await self._ledger.remove(name)
         reached("remove.forgotten")
         self.end(name)
-        self._wake(name)
-        self._followers.nudge(self._data.job(name).log(job.attempt))
+        self._wake(job)
 
     # What was asked for
 
@@ -166,9 +165,10 @@ class Tracker:
         for job in jobs:
             if job.state.is_terminal:
                 self.end(job.name)
-            self._wake(job.name)
-            self._followers.nudge(self._data.job(job.name).log(job.attempt))
+            self._wake(job)
 
-    def _wake(self, name: str) -> None:
-        if event := self._changed.pop(name, None):
+    def _wake(self, job: TrainingJob) -> None:
+        if event := self._changed.pop(job.name, None):
             event.set()
+        if self._followers.are_any:
+            self._followers.nudge(self._data.job(job.name).log(job.attempt))

@@ -97,7 +97,13 @@ class Ledger:
         by the time of their creation.
         """
         now = datetime.now(UTC)
-        in_order = sorted(observations, key=lambda seen: seen.spec.created_at)
+        # What is accepted comes twice, from the submit and from the executor's own report.
+        news = [
+            seen for seen in observations if not self._versions.is_kept(seen.name, seen.version)
+        ]
+        if not news:
+            return []
+        in_order = sorted(news, key=lambda seen: seen.spec.created_at)
 
         def work(db: sqlite3.Connection) -> list[TrainingJob]:
             changed: dict[str, TrainingJob] = {}
@@ -111,7 +117,7 @@ class Ledger:
     def _apply_one(
         self, db: sqlite3.Connection, seen: Observation, now: datetime
     ) -> TrainingJob | None:
-        if seen.version < self._versions.last(seen.name):
+        if seen.version <= self._versions.last(seen.name):
             return None
         entry = _find(db, seen.name)
         if entry is None:

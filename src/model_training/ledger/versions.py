@@ -13,7 +13,10 @@ REMEMBERED: Final = 10_000  # removed jobs; far more than are removed within any
 
 
 class Versions:
-    """Used by the writing thread only; versions count once their transaction has been kept."""
+    """Used by the writing thread alone, but for ``is_kept``.
+
+    Versions count once their transaction has been kept.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[str, int] = {}
@@ -23,6 +26,13 @@ class Versions:
     def last(self, name: str) -> int:
         """The version applied last, -1 if there is none."""
         return self._new.get(name, self._kept.get(name, -1))
+
+    def is_kept(self, name: str, version: int) -> bool:
+        """Whether this version, or a later one, stands in the ledger for good.
+
+        May be asked from any thread.
+        """
+        return version <= self._kept.get(name, -1)
 
     def note(self, name: str, version: int) -> None:
         """This version was applied."""

@@ -93,6 +93,11 @@ class Followers:
             if not reader.leave(ended):
                 self._readers.pop(folder, None)
 
+    @property
+    def are_any(self) -> bool:
+        """Whether anybody follows any log."""
+        return bool(self._readers)
+
     def nudge(self, folder: Path) -> None:
         """Look into this log now, and tell all who follow it: its job has changed."""
         if folder in self._readers:

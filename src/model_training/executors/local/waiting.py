@@ -1,6 +1,6 @@
 """The queue: jobs that wait for a slot or a GPU, first in, first out, nobody overtakes."""
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 
 from model_training.executors.local.jobs import Job
@@ -22,7 +22,7 @@ class WaitingLine:
 
     def join(self, job: Job) -> None:
         """Stand in line, by the number that was given at acceptance."""
-        insort(self._jobs, job, key=lambda waiting: waiting.sequence)
+        insort(self._jobs, job, key=_place)
 
     def leave(self, job: Job) -> None:
         """Wait no more."""
@@ -43,10 +43,10 @@ class WaitingLine:
             job: it waits.
             active: jobs that hold a slot.
             free_gpus: GPUs that nobody holds.
-            before: jobs that stand before it, where the caller knows; else they are counted.
+            before: jobs that stand before it, where the caller knows; else it is looked up.
         """
         if before is None:
-            before = sum(1 for other in self._jobs if other.sequence < job.sequence)
+            before = bisect_left(self._jobs, job.sequence, key=_place)
         wanted = job.spec.resources.gpu
         if active < self._slots and wanted > free_gpus:
             what = f"waits for {wanted} GPU{'s'[: wanted > 1]}, {free_gpus} of {self._gpus} free"
@@ -54,3 +54,7 @@ class WaitingLine:
             what = f"waits for one of {self._slots} slot{'s'[: self._slots > 1]}"
         ahead = f"{before} job{'s'[: before > 1]} before it" if before else "next in line"
         return f"{what}; {ahead}"
+
+
+def _place(job: Job) -> int:
+    return job.sequence

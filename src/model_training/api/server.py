@@ -133,11 +133,25 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         url = _url(self._listener)
+        self._announce(url)
+        print(f"Model Training API ready at {url}", flush=True)  # noqa: T201 - people and scripts wait for this line
+
+    def _announce(self, url: str) -> None:
+        """Write down where we listen, for the command and the client."""
         text = json.dumps({"url": url, "pid": os.getpid(), "version": model_training.__version__})
         fresh = self._data.server.with_suffix(".new")
-        fresh.write_text(text + "\n")
-        fresh.replace(self._data.server)
-        print(f"Model Training API ready at {url}", flush=True)  # noqa: T201 - people and scripts wait for this line
+        try:
+            fresh.write_text(text + "\n")
+            fresh.replace(self._data.server)
+        except OSError as error:
+            # On a full disk people need the service most: to see what there is, and to delete.
+            for path in (fresh, self._data.server):  # what is there may be of a server that died
+                path.unlink(missing_ok=True)
+            logger.warning(
+                "%s cannot be written (%s), so the command does not find this server by itself; "
+                "tell it: MODEL_TRAINING_URL=%s",
+                *(self._data.server, error.strerror, url),
+            )
 
 
 def _url(listener: socket.socket) -> str:

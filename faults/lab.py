@@ -76,7 +76,6 @@ class Lab:
             (folder / "pipeline.toml").write_text(
                 f'name = "{name}"\n'
                 f'command = ["{sys.executable}", "-S", "-E", "-u", "{HERE / script}"]\n'
-                f'[env]\nFAULTS_MARK = "{self.root}"\n'
             )
 
     def service(self, *options: str, data: Path | None = None, **variables: str) -> Service:
@@ -130,7 +129,7 @@ class Lab:
             "file": str(path),
             "end": got.end,
             "faults": got.faults,
-            "is_gone": got.is_gone,
+            "gaps": got.gaps,
         }
         return got
 

@@ -90,7 +90,7 @@ def one(name: str, count: int, seed: int) -> dict:
         if report.exists():
             return json.loads(report.read_text())
     words = f"the campaign did not finish (exit code {process.returncode})"
-    return empty(name, seed) | {"violations": [words]}
+    return empty(name, seed, count) | {"violations": [words]}
 
 
 def namespace(name: str) -> list[str]:
@@ -116,7 +116,7 @@ def inside(given: argparse.Namespace) -> int:
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was shown
             traceback.print_exc()
             lab.violation(f"the campaign broke off: {error!r}")
-    report = empty(name, given.seed) | {
+    report = empty(name, given.seed, given.count) | {
         "rounds": lab.rounds,
         "checks": lab.checks,
         "violations": lab.violations,
@@ -127,8 +127,16 @@ def inside(given: argparse.Namespace) -> int:
     return 0
 
 
-def empty(name: str, seed: int) -> dict:
-    return {"name": name, "seed": seed, "rounds": 0, "checks": 0, "violations": [], "figures": {}}
+def empty(name: str, seed: int, count: int) -> dict:
+    return {
+        "name": name,
+        "seed": seed,
+        "count": count,
+        "rounds": 0,
+        "checks": 0,
+        "violations": [],
+        "figures": {},
+    }
 
 
 def line(report: dict) -> str:
@@ -142,7 +150,7 @@ def line(report: dict) -> str:
         words.append(f"| {what}: {plain(figure)}")
     if report["violations"]:
         words.append(f"| repeat: scripts/faults {report['name']} --seed {report['seed']}")
-        words.append(f"--count {max(1, report['rounds'])}\n    ")
+        words.append(f"--count {report['count']}\n    ")
         words.append("\n    ".join(report["violations"][:20]))
     return " ".join(words)
 

@@ -1,7 +1,7 @@
 """A training job whose processes do not want to go: one way of it for each KIND.
 
-Every process of it carries the mark of its campaign in its environment or, where it was started
-with an empty one, in its arguments.
+Every process of it carries the job's name in its environment or, where it was started with an
+empty one, in its arguments.
 """
 
 import json
@@ -33,7 +33,7 @@ def own_session() -> None:
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             argv = [sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"]
-            os.execve(sys.executable, [*argv, os.environ["FAULTS_MARK"]], {})
+            os.execve(sys.executable, [*argv, os.environ["MODEL_TRAINING_OUTPUT"]], {})
         os._exit(0)
     os.wait()
 

@@ -8,7 +8,8 @@ files of its own jobs, nothing of the product.
 A job of the file: ``seed``, ``pieces``, ``on_term``, ``exit_code`` as it was told; ``name`` (null
 if the POST was never answered); ``sent`` and ``answered`` (when, on one clock); ``stop`` and
 ``delete`` (asked for); ``reason`` (the end is known to be a failure with this reason);
-``followed`` (what a follower got: ``file``, ``end``, ``faults``, ``is_gone``).
+``has_gaps`` (its log may lack bytes); ``followed`` (what a follower got: ``file``, where missing
+bytes are NUL, ``end``, ``gaps``, ``faults``).
 """
 
 import http.client
@@ -32,6 +33,7 @@ class Witness:
         self.connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
         self.checks = 0
         self.violations: list[str] = []
+        self.gaps: list[tuple[int, int]] = []  # of the last answer
 
     def expect(self, holds: bool, words: str) -> bool:
         self.checks += 1
@@ -43,6 +45,7 @@ class Witness:
         headers = {"Authorization": f"Bearer {self.case['token']}"}
         self.connection.request("GET", path, headers=headers)
         answer = self.connection.getresponse()
+        self.gaps = gaps(answer.getheader("Model-Training-Gaps", ""))
         return answer.status, answer.read()
 
     def judge(self) -> None:
@@ -112,7 +115,7 @@ class Witness:
             self.expect(not followed["faults"], f"{name}: {followed['faults']}")
 
     def judge_processes(self, name: str) -> None:
-        left = proctable.alive(f"MODEL_TRAINING_JOB={name}\0")
+        left = proctable.alive(name)
         self.expect(not left, f"{name}: processes {left} are alive")
 
     def judge_job(self, promised: dict, job: dict) -> None:
@@ -146,27 +149,53 @@ class Witness:
     def judge_log(self, promised: dict, left: tuple[int, int, str] | None) -> None:
         name = promised["name"]
         status, log = self.get(f"/training-jobs/{name}")
+        missing = self.gaps
         self.expect(status == 200, f"{name}: log answers {status}")
+        self.expect(not missing or "has_gaps" in promised, f"{name}: has gaps {missing}")
         if left is not None:
-            wanted = words(promised["seed"], left[1])
-            self.expect(
-                log == wanted, f"{name}: log has {len(log)} bytes of {len(wanted)}, or others"
-            )
+            wanted = without(words(promised["seed"], left[1]), missing)
+            sizes = f"{len(log)} bytes, was {len(wanted)}"
+            self.expect(log == wanted, f"{name}: log is not what was printed; {sizes}")
         else:
             whole = words(promised["seed"], promised["pieces"])
             self.expect(whole.startswith(log), f"{name}: log holds what was never printed")
-        followed = promised.get("followed")
-        if not followed:
-            return
+        if promised.get("followed"):
+            self.judge_follower(promised, log, missing)
+
+    def judge_follower(self, promised: dict, log: bytes, missing: list[tuple[int, int]]) -> None:
+        name, followed = promised["name"], promised["followed"]
         self.expect(not followed["faults"], f"{name}: {followed['faults']}")
-        got = Path(followed["file"]).read_bytes()
+        got = without(Path(followed["file"]).read_bytes(), missing)
         self.expect(got == log, f"{name}: a follower got {len(got)} bytes, the log has {len(log)}")
+        told_gaps = joined([(gap["from"], gap["to"]) for gap in followed["gaps"]])
+        self.expect(told_gaps == missing, f"{name}: a follower was told of gaps {told_gaps}")
         end = followed["end"] or {}
-        status, body = self.get(f"/training-jobs/{name}/status")
-        job = json.loads(body)
+        job = json.loads(self.get(f"/training-jobs/{name}/status")[1])
         told = [end.get(key) for key in ("state", "reason", "exit_code")]
         recorded = [job[key] for key in ("state", "reason", "exit_code")]
         self.expect(told == recorded, f"{name}: the end told {told}, the record says {recorded}")
+
+
+def gaps(header: str) -> list[tuple[int, int]]:
+    """Byte ranges that are missing, each from its start to before its end."""
+    ranges = [part.strip().partition("-") for part in header.split(",") if part.strip()]
+    return [(int(start), int(end)) for start, _, end in ranges]
+
+
+def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Who follows a gap that grows is told of it piece by piece."""
+    whole: list[tuple[int, int]] = []
+    for start, end in ranges:
+        goes_on = bool(whole) and whole[-1][1] == start
+        whole.append((whole.pop()[0] if goes_on else start, end))
+    return whole
+
+
+def without(data: bytes, missing: list[tuple[int, int]]) -> bytes:
+    """The bytes that are not missing."""
+    for start, end in reversed(missing):
+        data = data[:start] + data[end:]
+    return data
 
 
 def main(path: str) -> None:

@@ -1,0 +1,54 @@
+"""Many running jobs, the server killed under them: the next one adopts all of them, at once."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from lab import Lab, Promise
+from service import Service
+
+ADOPTED_S = 2.0  # from the start of the process until all are listed as running
+STARTED_S = 120.0  # for the jobs to start in the first place; what takes long is their Pythons
+CALLERS = 8
+
+
+def campaign(lab: Lab, count: int) -> None:
+    """``count`` jobs, adopted once."""
+    service = lab.service("--slots", str(count)).up()
+    gate = lab.root / "gate"
+    promises = [
+        lab.promise(pieces=3, exit_code=number % 5, on_term="9", gate=str(gate))
+        for number in range(count)
+    ]
+    with ThreadPoolExecutor(CALLERS) as callers:
+        list(callers.map(lambda promise: lab.submit(service, promise), promises))
+    lab.until(lambda: running(service) == count, "not all jobs are running", STARTED_S)
+    service.end()
+    adopted_s = adopt(service, count)
+    lab.figures |= {"jobs": count, "seconds to adopt": round(adopted_s, 2)}
+    lab.expect(adopted_s < ADOPTED_S, f"adopted after {adopted_s:.2f} s")
+    gate.touch()
+    finish(lab, service, promises)
+    lab.rounds = 1
+
+
+def adopt(service: Service, count: int) -> float:
+    """Start the server; seconds until it is ready and lists them all as running."""
+    service.up()
+    while running(service) != count:
+        if time.monotonic() - service.started_at > STARTED_S:
+            raise RuntimeError(f"{running(service)} of {count} jobs were adopted")
+        time.sleep(0.01)
+    return time.monotonic() - service.started_at
+
+
+def running(service: Service) -> int:
+    return len(service.insist("GET", "/training-jobs?state=running").json)
+
+
+def finish(lab: Lab, service: Service, promises: list[Promise]) -> None:
+    def nobody_runs() -> bool:
+        return not service.insist("GET", "/training-jobs?state=active").json
+
+    lab.until(nobody_runs, "not all jobs have ended", STARTED_S)
+    lab.judge(service, promises)
+    lab.remove_all(service)

@@ -78,7 +78,12 @@ def _one_round(root: Path, url: str, token: str, cases: int) -> int:
         "--continue-on-failure",
     ]  # fmt: skip
     done = subprocess.run(
-        argv, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONWARNINGS": ""}
+        argv,
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONWARNINGS": ""},
     )
     found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
@@ -95,7 +100,8 @@ def main() -> None:
             sent = fuzz(Path(root), cases)
         except AssertionError as error:
             sys.exit(str(error))
-    print(f"{sent} cases by schemathesis {schemathesis_version}: every answer as described")
+    words = f"{sent} cases by schemathesis {schemathesis_version}: every answer as described\n"
+    sys.stdout.write(words)
 
 
 if __name__ == "__main__":

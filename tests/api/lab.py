@@ -6,7 +6,7 @@ that need the whole program use the ``server`` fixture, which is a process.
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from model_training.access.decisions import (
     Action,
@@ -27,14 +28,17 @@ from model_training.access.guard import Guard
 from model_training.access.principals import LocalToken, Principal
 from model_training.api.app import create_app
 from model_training.api.deadlines import DeadlineProtocol
+from model_training.executors.base import Executor
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
-from model_training.ledger.ledger import Ledger
+from model_training.jobs import ACTIVE
+from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
 from model_training.pipelines.folders import FolderSource
 from model_training.service import Parts, TrainingService
-from model_training.settings import load_settings
+from model_training.settings import Settings, load_settings
 from model_training.tracker import Tracker
+from tests.waiting import until
 
 TOKEN = "a-token-for-tests"
 PRINT = """
@@ -105,63 +109,76 @@ async def lab(
 ) -> AsyncGenerator[Lab]:
     """Run the application in ``root``; ``options`` are deadlines and settings."""
     deadlines = {name: options.pop(name) for name in list(options) if name.endswith("_timeout")}
-    data = DataFolder(root / "data")
-    data.root.mkdir(exist_ok=True)
     if not (root / "pipelines").exists():
         write_pipeline(root / "pipelines")
-    settings = load_settings(data=data.root, pipelines=(root / "pipelines",), **options)
+    settings = load_settings(data=root / "data", pipelines=(root / "pipelines",), **options)
     stopping = asyncio.Event()
+    async with _parts(settings, decider or LocalDecider(), slots) as parts:
+        service = TrainingService(parts, disk_reserve=0)
+        app = create_app(service, LocalToken(TOKEN), settings=settings, stopping=stopping)
+        protocol = partial(DeadlineProtocol, **deadlines)  # pyright: ignore
+        async with serving(app, protocol, stopping) as (url, port), client(url) as http:
+            await parts.tracker.synced.wait()
+            try:
+                yield Lab(app, http, url, parts.data, service, stopping, port)
+            finally:
+                await _end_jobs(parts.ledger, parts.executor)
+
+
+@asynccontextmanager
+async def _parts(settings: Settings, decider: Decider, slots: int) -> AsyncGenerator[Parts]:
+    data = DataFolder(Path(settings.data))
+    data.root.mkdir(exist_ok=True)
+    followers = Followers()
     async with AsyncExitStack() as stack:
         ledger = await Ledger.open(data.ledger)
         stack.push_async_callback(ledger.close)
         executor = await stack.enter_async_context(LocalExecutor(data, slots=slots))
-        followers = Followers()
         tracker = await stack.enter_async_context(Tracker(executor, ledger, followers, data))
-        parts = Parts(
+        yield Parts(
             executor=executor,
             source=FolderSource(settings.pipelines, data.pipelines),
             ledger=ledger,
             tracker=tracker,
             followers=followers,
-            guard=Guard(decider or LocalDecider()),
+            guard=Guard(decider),
             data=data,
         )
-        service = TrainingService(parts, disk_reserve=0)
-        app = create_app(service, LocalToken(TOKEN), settings=settings, stopping=stopping)
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        config = uvicorn.Config(
-            app,
-            http=partial(DeadlineProtocol, **deadlines),  # pyright: ignore
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            timeout_graceful_shutdown=1,
-        )
-        server = _Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        port = listener.getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
-        client = await stack.enter_async_context(
-            httpx2.AsyncClient(
-                base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20
-            )
-        )
-        await tracker.synced.wait()
-        try:
-            yield Lab(app, client, url, data, service, stopping, port)
-        finally:
-            await _end_jobs(ledger, executor)
-            stopping.set()
-            server.should_exit = True
-            await serving
 
 
-async def _end_jobs(ledger: Ledger, executor: LocalExecutor) -> None:
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, protocol: Callable[..., asyncio.Protocol], stopping: asyncio.Event
+) -> AsyncGenerator[tuple[str, int]]:
+    """Serve an application on a free port; its address."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        http=protocol,  # pyright: ignore
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    port = listener.getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}", port
+    finally:
+        stopping.set()
+        server.should_exit = True
+        await task
+
+
+def client(url: str) -> httpx2.AsyncClient:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return httpx2.AsyncClient(base_url=url, headers=headers, timeout=20)
+
+
+async def _end_jobs(ledger: Ledger, executor: Executor) -> None:
     """Leave no process behind, whatever a test has started."""
-    from model_training.jobs import ACTIVE
-    from model_training.ledger.ledger import JobFilter
-    from tests.waiting import until
 
     async def active() -> list[str]:
         rows = await ledger.page(JobFilter(states=ACTIVE), before=None, limit=1000)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.api.lab import Lab, lab
 from tests.api.raw import head, raw
+from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
@@ -150,12 +151,7 @@ async def test_what_is_no_http_is_answered_400(running: Lab, nonsense: bytes) ->
 async def test_client_that_does_not_read_is_dropped(hurried: Lab) -> None:
     name = await hurried.create("import os; os.write(1, b'x' * 30_000_000)")
 
-    async def ended() -> bool:
-        return await hurried.ended(name)
-
-    from tests.waiting import until
-
-    await until(ended)
+    await until(lambda: hurried.ended(name))
     with socket.create_connection(("127.0.0.1", hurried.port)) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(head(hurried, f"GET /training-jobs/{name}"))

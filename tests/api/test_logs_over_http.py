@@ -30,9 +30,9 @@ STEPS = (
 )
 
 
-def tell(running: Lab, name: str, step: int, text: str) -> None:
+def tell(shared: Lab, name: str, step: int, text: str) -> None:
     """Let a job of STEPS go on."""
-    folder = running.data.job(name).output
+    folder = shared.data.job(name).output
     fresh = folder / f".{step}"
     fresh.write_text(text)
     fresh.rename(folder / str(step))
@@ -45,9 +45,9 @@ class Event:
     data: dict[str, object]
 
 
-async def events(running: Lab, name: str, query: str = "", **headers: str) -> AsyncGenerator[Event]:
+async def events(shared: Lab, name: str, query: str = "", **headers: str) -> AsyncGenerator[Event]:
     url = f"/training-jobs/{name}{query}"
-    async with running.client.stream("GET", url, headers={**EVENTS, **headers}) as answer:
+    async with shared.client.stream("GET", url, headers={**EVENTS, **headers}) as answer:
         assert answer.status_code == 200, await answer.aread()
         assert answer.headers["content-type"] == "text/event-stream"
         fields: dict[str, str] = {}
@@ -62,22 +62,22 @@ async def events(running: Lab, name: str, query: str = "", **headers: str) -> As
                 fields = {}
 
 
-async def printed(running: Lab, name: str, content: bytes) -> None:
+async def printed(shared: Lab, name: str, content: bytes) -> None:
     async def shown() -> bool:
-        return (await running.client.get(f"/training-jobs/{name}")).content == content
+        return (await shared.client.get(f"/training-jobs/{name}")).content == content
 
     await until(shown)
 
 
-async def finished(running: Lab, code: str) -> str:
-    name = await running.create(code)
-    await until(lambda: running.ended(name))
+async def finished(shared: Lab, code: str) -> str:
+    name = await shared.create(code)
+    await until(lambda: shared.ended(name))
     return name
 
 
-async def test_log_is_the_bytes_as_printed_with_state_and_position(running: Lab) -> None:
-    name = await finished(running, "import os; os.write(1, bytes(range(256)))")
-    answer = await running.client.get(f"/training-jobs/{name}")
+async def test_log_is_the_bytes_as_printed_with_state_and_position(shared: Lab) -> None:
+    name = await finished(shared, "import os; os.write(1, bytes(range(256)))")
+    answer = await shared.client.get(f"/training-jobs/{name}")
     assert answer.content == bytes(range(256))
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert answer.headers["content-length"] == "256"
@@ -98,9 +98,9 @@ async def test_job_that_has_not_started_has_an_empty_log(tmp_path: Path) -> None
         assert "model-training-exit-code" not in answer.headers
 
 
-async def test_tail_since_and_timestamps_choose_lines(running: Lab) -> None:
-    name = await finished(running, "for i in range(10): print('line', i)")
-    get = running.client.get
+async def test_tail_since_and_timestamps_choose_lines(shared: Lab) -> None:
+    name = await finished(shared, "for i in range(10): print('line', i)")
+    get = shared.client.get
     assert (await get(f"/training-jobs/{name}?tail=2")).text == "line 8\nline 9\n"
     assert (await get(f"/training-jobs/{name}?tail=0")).text == ""
     assert (await get(f"/training-jobs/{name}?since=1h")).text.count("\n") == 10
@@ -110,10 +110,10 @@ async def test_tail_since_and_timestamps_choose_lines(running: Lab) -> None:
     assert re.fullmatch(pattern, stamped)
 
 
-async def test_attempts_that_were_not_are_refused(running: Lab) -> None:
-    name = await finished(running, "print(1)")
-    assert (await running.client.get(f"/training-jobs/{name}?attempt=1")).status_code == 200
-    answer = await running.client.get(f"/training-jobs/{name}?attempt=2")
+async def test_attempts_that_were_not_are_refused(shared: Lab) -> None:
+    name = await finished(shared, "print(1)")
+    assert (await shared.client.get(f"/training-jobs/{name}?attempt=1")).status_code == 200
+    answer = await shared.client.get(f"/training-jobs/{name}?attempt=2")
     assert answer.status_code == 422
 
 
@@ -134,10 +134,10 @@ async def test_attempts_that_were_not_are_refused(running: Lab) -> None:
     ],
 )
 async def test_ranges(
-    running: Lab, wanted: str, status: int, content: bytes | None, place: str | None
+    shared: Lab, wanted: str, status: int, content: bytes | None, place: str | None
 ) -> None:
-    name = await finished(running, "import os; os.write(1, b'0123456789')")
-    answer = await running.client.get(f"/training-jobs/{name}", headers={"Range": wanted})
+    name = await finished(shared, "import os; os.write(1, b'0123456789')")
+    answer = await shared.client.get(f"/training-jobs/{name}", headers={"Range": wanted})
     assert answer.status_code == status
     assert answer.headers.get("content-range") == place
     if content is not None:
@@ -148,9 +148,9 @@ async def test_ranges(
 
 
 @pytest.mark.parametrize("option", ["tail=1", "since=1h", "timestamps=true", "follow=true"])
-async def test_range_with_another_choice_is_refused(running: Lab, option: str) -> None:
-    name = await finished(running, "print(1)")
-    answer = await running.client.get(
+async def test_range_with_another_choice_is_refused(shared: Lab, option: str) -> None:
+    name = await finished(shared, "print(1)")
+    answer = await shared.client.get(
         f"/training-jobs/{name}?{option}", headers={"Range": "bytes=0-"}
     )
     assert answer.status_code == 422
@@ -197,16 +197,16 @@ def write_log_with_gap(one: Lab, name: str) -> None:
     (folder / f"{8:020}.log").write_bytes(b"cc")
 
 
-async def test_follower_sees_states_bytes_and_the_end(running: Lab) -> None:
-    name = await running.create(STEPS)
+async def test_follower_sees_states_bytes_and_the_end(shared: Lab) -> None:
+    name = await shared.create(STEPS)
     seen: list[Event] = []
-    async with aclosing(events(running, name)) as following:
+    async with aclosing(events(shared, name)) as following:
         async for event in following:
             seen.append(event)
             if event.name == "log" and str(event.data["text"]).endswith("two\n"):
-                tell(running, name, 0, "grüße")
+                tell(shared, name, 0, "grüße")
             if event.name == "log" and str(event.data["text"]).endswith("grüße\n"):
-                tell(running, name, 1, "end")
+                tell(shared, name, 1, "end")
     logs = [event for event in seen if event.name == "log"]
     text = "".join(str(event.data["text"]) for event in logs)
     assert text == "one\ntwo\ngrüße\n"
@@ -220,73 +220,73 @@ async def test_follower_sees_states_bytes_and_the_end(running: Lab) -> None:
     assert "running" in states
 
 
-async def test_follower_resumes_after_any_event_without_loss_or_repeat(running: Lab) -> None:
-    name = await finished(running, "for i in range(50): print('line', i)")
-    whole = (await running.client.get(f"/training-jobs/{name}")).content
+async def test_follower_resumes_after_any_event_without_loss_or_repeat(shared: Lab) -> None:
+    name = await finished(shared, "for i in range(50): print('line', i)")
+    whole = (await shared.client.get(f"/training-jobs/{name}")).content
     for offset in (0, 1, 7, 200, len(whole)):
         headers = {"Last-Event-ID": f"1.{offset}"}
-        seen = [event async for event in events(running, name, "?tail=1", **headers)]
+        seen = [event async for event in events(shared, name, "?tail=1", **headers)]
         text = "".join(str(event.data["text"]) for event in seen if event.name == "log")
         assert text.encode() == whole[offset:]
         assert seen[-1].name == "end"
 
 
-async def test_position_beyond_the_end_or_made_up_is_refused(running: Lab) -> None:
-    name = await finished(running, "print(1)")
+async def test_position_beyond_the_end_or_made_up_is_refused(shared: Lab) -> None:
+    name = await finished(shared, "print(1)")
     for position, status in (("1.3", 416), ("2.0", 422), ("x", 422), ("-1.5", 422), ("", 422)):
-        answer = await running.client.get(
+        answer = await shared.client.get(
             f"/training-jobs/{name}", headers={**EVENTS, "Last-Event-ID": position}
         )
         assert answer.status_code == status, position
 
 
 async def test_position_of_another_generation_is_told_and_the_log_begins_anew(
-    running: Lab,
+    shared: Lab,
 ) -> None:
-    name = await finished(running, "print(1)")
+    name = await finished(shared, "print(1)")
     headers = {"Last-Event-ID": "1.2.7"}
-    seen = [event async for event in events(running, name, **headers)]
+    seen = [event async for event in events(shared, name, **headers)]
     assert [event.name for event in seen] == ["state", "reset", "log", "end"]
     assert seen[1].id == "1.0"
     assert seen[2].data == {"text": "1\n"}
 
 
-async def test_bytes_that_are_no_text_come_in_base64(running: Lab) -> None:
-    name = await finished(running, "import os; os.write(1, b'\\xff\\xfe\\r\\n\\nevent: end')")
-    seen = [event async for event in events(running, name)]
+async def test_bytes_that_are_no_text_come_in_base64(shared: Lab) -> None:
+    name = await finished(shared, "import os; os.write(1, b'\\xff\\xfe\\r\\n\\nevent: end')")
+    seen = [event async for event in events(shared, name)]
     assert [event.name for event in seen] == ["state", "log", "end"]
     assert base64.b64decode(str(seen[1].data["base64"])) == b"\xff\xfe\r\n\nevent: end"
 
 
-async def test_text_cannot_forge_an_event(running: Lab) -> None:
+async def test_text_cannot_forge_an_event(shared: Lab) -> None:
     forged = "x\n\nevent: end\ndata: {}\n\n\r\r\u2028\u0085y"
-    name = await finished(running, f"print({forged!r}, end='')")
-    seen = [event async for event in events(running, name)]
+    name = await finished(shared, f"print({forged!r}, end='')")
+    seen = [event async for event in events(shared, name)]
     assert [event.name for event in seen] == ["state", "log", "end"]
     assert seen[1].data["text"] == forged
 
 
-async def test_followed_text_ends_with_the_job(running: Lab) -> None:
-    name = await running.create(STEPS)
-    await printed(running, name, b"one\ntwo\n")
-    async with running.client.stream("GET", f"/training-jobs/{name}?follow=true") as answer:
+async def test_followed_text_ends_with_the_job(shared: Lab) -> None:
+    name = await shared.create(STEPS)
+    await printed(shared, name, b"one\ntwo\n")
+    async with shared.client.stream("GET", f"/training-jobs/{name}?follow=true") as answer:
         parts = answer.aiter_raw()
         assert await anext(parts) == b"one\ntwo\n"
-        tell(running, name, 0, "three")
+        tell(shared, name, 0, "three")
         assert await anext(parts) == b"three\n"
-        tell(running, name, 1, "end")
+        tell(shared, name, 1, "end")
         assert [part async for part in parts] == []
 
 
-async def test_follower_of_a_deleted_job_is_told(running: Lab) -> None:
-    name = await running.create(STEPS)
-    await printed(running, name, b"one\ntwo\n")
+async def test_follower_of_a_deleted_job_is_told(shared: Lab) -> None:
+    name = await shared.create(STEPS)
+    await printed(shared, name, b"one\ntwo\n")
     seen: list[Event] = []
-    async with aclosing(events(running, name)) as following:
+    async with aclosing(events(shared, name)) as following:
         async for event in following:
             seen.append(event)
             if event.name == "log":
-                await running.client.delete(f"/training-jobs/{name}")
+                await shared.client.delete(f"/training-jobs/{name}")
     assert seen[-1].name == "end"
     assert seen[-1].data["state"] in {"deleted", "stopped", "deleting"}
 
@@ -294,6 +294,7 @@ async def test_follower_of_a_deleted_job_is_told(running: Lab) -> None:
 async def test_follower_waits_for_a_job_that_waits(tmp_path: Path) -> None:
     async with lab(tmp_path, slots=1) as one:
         first = await one.create(STEPS)
+        await printed(one, first, b"one\ntwo\n")
         second = await one.create("print('at last')")
         seen: list[Event] = []
         async with aclosing(events(one, second)) as following:
@@ -341,40 +342,38 @@ async def test_followers_beyond_the_limit_are_asked_to_come_later(tmp_path: Path
         await until(free)
 
 
-async def test_slow_follower_does_not_slow_another(running: Lab) -> None:
+async def test_slow_follower_does_not_slow_another(shared: Lab) -> None:
     code = STEPS + "import sys; sys.stdout.write('x' * 20_000_000)\n"
-    name = await running.create(code)
-    await printed(running, name, b"one\ntwo\n")
-    async with raw(running, limit=1024) as deaf:
-        await deaf.send(head(running, f"GET /training-jobs/{name}?follow=true"))
+    name = await shared.create(code)
+    await printed(shared, name, b"one\ntwo\n")
+    async with raw(shared, limit=1024) as deaf:
+        await deaf.send(head(shared, f"GET /training-jobs/{name}?follow=true"))
         await deaf.until(b"two\n")
-        tell(running, name, 0, "end")
+        tell(shared, name, 0, "end")
         size = 0
         began = time.monotonic()
-        async with running.client.stream("GET", f"/training-jobs/{name}?follow=true") as answer:
+        async with shared.client.stream("GET", f"/training-jobs/{name}?follow=true") as answer:
             async for part in answer.aiter_raw():
                 size += len(part)
         assert size == 20_000_008
         assert time.monotonic() - began < 20
 
 
-async def test_follower_who_goes_away_leaves_nothing(running: Lab) -> None:
-    name = await running.create(STEPS)
+async def test_follower_who_goes_away_leaves_nothing(shared: Lab) -> None:
+    name = await shared.create(STEPS)
     for _ in range(3):
-        async with raw(running) as line:
-            await line.send(
-                head(running, f"GET /training-jobs/{name}", "Accept: text/event-stream")
-            )
+        async with raw(shared) as line:
+            await line.send(head(shared, f"GET /training-jobs/{name}", "Accept: text/event-stream"))
             await line.until(b"event: state")
 
     async def none() -> bool:
-        return "model_training_log_followers 0.0" in (await running.client.get("/metrics")).text
+        return "model_training_log_followers 0.0" in (await shared.client.get("/metrics")).text
 
     await until(none, within=3)
 
 
-async def test_large_log_comes_whole(running: Lab) -> None:
-    name = await finished(running, "import os\nfor i in range(300): os.write(1, b'y' * 100_000)")
-    answer = await running.client.get(f"/training-jobs/{name}")
+async def test_large_log_comes_whole(shared: Lab) -> None:
+    name = await finished(shared, "import os\nfor i in range(300): os.write(1, b'y' * 100_000)")
+    answer = await shared.client.get(f"/training-jobs/{name}")
     assert answer.headers["content-length"] == "30000000"
     assert len(answer.content) == 30_000_000

@@ -21,7 +21,6 @@ from model_training.errors import Unavailable
 
 logger = logging.getLogger(__name__)
 
-QUIET_S: Final = 10.0  # seconds without a byte before a ping; the contract promises 15
 FAREWELL_S: Final = 0.4  # seconds that a client has to take the last words of a stopping server
 ABORT: Final = "model_training.abort"  # our protocol class puts the way to cut a connection here
 
@@ -40,6 +39,11 @@ class Streams:
         self._watcher: asyncio.Task[None] | None = None
         self.followers = 0
         """how many of them follow a log"""
+
+    @property
+    def open_count(self) -> int:
+        """How many answers are being streamed."""
+        return len(self._open)
 
     def admit_follower(self) -> None:
         """Pass if one more follower may come.
@@ -182,6 +186,7 @@ class FollowedEvents(Streamed):
     """A log as server-sent events: kept alive while nothing comes, and told of a shutdown."""
 
     is_follower = True
+    quiet_s = 10.0  # seconds without a byte before a ping; the contract promises 15
     ping = b": ping\n\n"
     farewell = b'event: bye\ndata: {"retry_s":1}\n\n'
 
@@ -199,10 +204,10 @@ class FollowedEvents(Streamed):
     async def _until_gone(self, receive: Receive) -> None:
         while not self._task.done():
             try:
-                async with asyncio.timeout_at(self._last_sent + QUIET_S):
+                async with asyncio.timeout_at(self._last_sent + self.quiet_s):
                     return await super()._until_gone(receive)
             except TimeoutError:
-                if self._clock() - self._last_sent >= QUIET_S and not self._task.done():
+                if self._clock() - self._last_sent >= self.quiet_s and not self._task.done():
                     await self._write(self.ping)
         return None
 

@@ -27,6 +27,10 @@ from tests.contract.leftovers import end_all, pids_of, processes_of, reap
 from tests.contract.server_process import ServerProcess
 from tests.waiting import until
 
+# A shell line that waits for ``go``. Asked twice, it may find the first writer still there,
+# reads nothing from it, and waits for the next.
+WAIT = 'until read word < "$GO"; do :; done'
+
 
 class Case(StrEnum):
     """What not every executor can have; its bench says why not."""
@@ -183,7 +187,7 @@ class Lab:
 
     def waiting(self, then: str = "") -> tuple[str, ...]:
         """Argv of a job that waits for ``go`` and then runs the shell lines ``then``."""
-        return self.sh(f'read word < "$GO"\n{then}')
+        return self.sh(f"{WAIT}\n{then}")
 
     def spec(self, argv: Sequence[str], *, folder: str | None = None, **fields: object) -> JobSpec:
         """A job of this lab that can be told to go on; ``fields`` are those of JobSpec."""

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from model_training.jobs import JobState
-from tests.contract.lab import Lab
+from tests.contract.lab import WAIT, Lab
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -47,7 +47,7 @@ for i in range(64):
 
 
 async def test_a_progress_bar_is_seen_while_it_moves(lab: Lab) -> None:
-    script = r"""printf '\r 10%%'; read x < "$GO"; printf '\r 20%%'; read x < "$GO" """
+    script = rf"printf '\r 10%%'; {WAIT}; printf '\r 20%%'; {WAIT}"
     name = await lab.launch(lab.sh(script))
     await until(lambda: lab.log(name) == b"\r 10%")
     await lab.go(name)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from model_training.jobs import JobState, Reason
-from tests.contract.lab import Case, Lab
+from tests.contract.lab import WAIT, Case, Lab
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -89,7 +89,7 @@ async def test_a_job_whose_environment_is_being_built_goes_on(
 
 async def test_a_running_job_runs_on_and_its_log_is_whole(restarted: Callable[..., Lab]) -> None:
     async with restarted() as lab:
-        script = 'echo one; read x < "$GO"; echo two; read x < "$GO"; echo three; exit 7'
+        script = f"echo one; {WAIT}; echo two; {WAIT}; echo three; exit 7"
         name = await lab.launch(lab.sh(script))
         before = await lab.running(name)
         await lab.leave()
@@ -97,7 +97,7 @@ async def test_a_running_job_runs_on_and_its_log_is_whole(restarted: Callable[..
         await lab.printed(name, b"two\n")
         await lab.enter()
         seen = lab.watch.snapshot[name]
-        assert (seen.state, seen.started_at) == (JobState.RUNNING, before.started_at)
+        assert (seen.state, seen.started_at) == (JobState.RUNNING, before.started_at), seen
         await lab.go(name)
         end = await lab.ended(name)
         assert (end.exit_code, lab.starts(name)) == (7, 1)

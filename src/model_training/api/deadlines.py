@@ -29,6 +29,7 @@ from model_training.api.streaming import ABORT
 
 HEADER_LIMIT: Final = 65_536  # bytes; what h11 and nginx hold to be enough
 TRICKLE: Final = 500.0  # bytes a second
+LINGER_S: Final = 1.0  # seconds in which a client may read why it was refused
 LOOK_AGAIN_S: Final = 0.5
 UNREAD_LIMIT: Final = 32 * 2**20  # bytes of a body that are taken and dropped after its answer
 
@@ -72,6 +73,7 @@ class DeadlineProtocol(HttpToolsProtocol):
         self._received = 0  # bytes since then
         self._clock: asyncio.TimerHandle | None = None
         self._unread_clock: asyncio.TimerHandle | None = None
+        self._is_refused = False
 
     # What uvicorn and its parser call
 
@@ -93,11 +95,13 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came; the parser calls the methods below."""
+        if self._is_refused:
+            return
         super().data_received(data)
         self._received += len(data)
-        if self.transport.is_closing():
-            self._disarm()
-        elif self._waiting is _Waiting.FOR_HEADERS and self._received > HEADER_LIMIT:
+        if self._is_refused or self.transport.is_closing():
+            return
+        if self._waiting is _Waiting.FOR_HEADERS and self._received > HEADER_LIMIT:
             self._refuse(HEADERS_TOO_LARGE)
         elif self._waiting is _Waiting.FOR_NOTHING and self.cycle.response_complete:
             # An empty line between requests, which has stopped uvicorn's keep-alive timeout.
@@ -195,7 +199,10 @@ class DeadlineProtocol(HttpToolsProtocol):
             "connection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        # Closing with bytes unread would reset the connection and take the answer back.
+        self.transport.write_eof()
+        self._is_refused = True
+        self._clock = self.loop.call_later(LINGER_S, self.transport.abort)
 
     # Writing
 

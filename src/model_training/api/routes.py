@@ -113,7 +113,10 @@ class TrainingJobRoutes:
         followed = await self._service.follow_log(who, name, asked.selection)
         headers = answers.log_headers(followed.job, followed.position)
         if asked.as_events:
-            headers["Content-Type"] = answers.EVENTS
+            headers |= {
+                "Content-Type": answers.EVENTS,
+                "X-Accel-Buffering": "no",
+            }  # no nginx holds it
             return FollowedEvents(self._streams, self._frames.of(followed), headers)
         headers["Content-Type"] = answers.TEXT
         return FollowedText(self._streams, text_frames(followed), headers)

@@ -1,5 +1,10 @@
-"""Many running jobs, the server killed under them: the next one adopts all of them, at once."""
+"""Many running jobs, the server killed under them: the next one adopts all of them, at once.
 
+Three times over the same jobs, as one start of a process tells as much about the machine's other
+work as about the service; the median counts.
+"""
+
+import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,10 +14,11 @@ from service import Service
 ADOPTED_S = 2.0  # from the start of the process until all are listed as running
 STARTED_S = 120.0  # for the jobs to start in the first place; what takes long is their Pythons
 CALLERS = 8
+ADOPTIONS = 3
 
 
 def campaign(lab: Lab, count: int) -> None:
-    """``count`` jobs, adopted once."""
+    """``count`` jobs, adopted by three servers, one after the other."""
     service = lab.service("--slots", str(count)).up()
     gate = lab.root / "gate"
     promises = [
@@ -22,17 +28,18 @@ def campaign(lab: Lab, count: int) -> None:
     with ThreadPoolExecutor(CALLERS) as callers:
         list(callers.map(lambda promise: lab.submit(service, promise), promises))
     lab.until(lambda: running(service) == count, "not all jobs are running", STARTED_S)
-    service.end()
-    adopted_s = adopt(service, count)
-    lab.figures |= {"jobs": count, "seconds to adopt": round(adopted_s, 2)}
-    lab.expect(adopted_s < ADOPTED_S, f"adopted after {adopted_s:.2f} s")
+    took = [adopt(service, count) for _ in range(ADOPTIONS)]
+    lab.figures |= {"jobs": count, "seconds to adopt": " ".join(f"{each:.2f}" for each in took)}
+    median = statistics.median(took)
+    lab.expect(median < ADOPTED_S, f"adopted after {median:.2f} s")
     gate.touch()
     finish(lab, service, promises)
-    lab.rounds = 1
+    lab.rounds = ADOPTIONS
 
 
 def adopt(service: Service, count: int) -> float:
-    """Start the server; seconds until it is ready and lists them all as running."""
+    """Kill the server and start it; seconds until it is ready and lists them all as running."""
+    service.end()
     service.up()
     while running(service) != count:
         if time.monotonic() - service.started_at > STARTED_S:

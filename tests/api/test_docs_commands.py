@@ -1,6 +1,6 @@
-"""Every command of the tutorial, and every program in the documents, run as a reader would.
+"""The commands and programs of the documents, run as a reader would run them.
 
-The tutorial's commands run in a real terminal against a real server, and what they print must be
+Commands run in a real terminal against a real server, and what they print must be
 what the page shows, but for ids and times.
 """
 
@@ -62,12 +62,12 @@ class Reader:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block.text)
 
-    def serve(self) -> str:
-        """Run ``model-training serve`` as it stands in the page, on a free port; its first line."""
+    def serve(self, port: str = "0") -> str:
+        """Run ``model-training serve`` as it stands in the page; its first line."""
         with (self.root / "server.log").open("ab") as log:
             self.server = subprocess.Popen(
                 shlex.split(SERVE), stdout=subprocess.PIPE, stderr=log, text=True, cwd=self.root,
-                env=self.environment | {"MODEL_TRAINING_PORT": "0"},
+                env=self.environment | {"MODEL_TRAINING_PORT": port},
             )  # fmt: skip
         assert self.server.stdout is not None
         return self.server.stdout.readline()
@@ -98,6 +98,11 @@ class Reader:
             return
         for name in self.type("model-training list --state active | cut -f 1").split():
             self.type(f"model-training delete {name} --wait 20")
+        self.end()
+
+    def end(self) -> None:
+        """End the server; jobs go on."""
+        assert self.server is not None
         self.server.send_signal(signal.SIGTERM)
         self.server.wait(PATIENCE_S)
         assert self.server.stdout is not None
@@ -135,12 +140,51 @@ def shows(shown: str, expected: str) -> bool:
     return re.fullmatch("".join(lines), blurred(shown)) is not None
 
 
-def test_every_command_of_the_tutorial_shows_what_the_page_shows(reader: Reader):
-    reader.save("tutorial.md")
-    for block in blocks("tutorial.md", "console"):
-        for command, expected in steps(block.text):
-            if command == SERVE:
-                shown = reader.serve()
-            else:
-                shown = reader.type(command, interrupted="^C" in expected)
-            assert shows(shown, expected.replace("^C\n", "\n")), f"$ {command}\n{shown}"
+@pytest.mark.parametrize("page", ["tutorial.md", "howto/checkpoint-on-stop.md"])
+def test_every_command_of_a_page_shows_what_the_page_shows(reader: Reader, page: str):
+    reader.save(page)
+    commands = [step for block in blocks(page, "console") for step in steps(block.text)]
+    if SERVE not in dict(commands):
+        reader.serve()
+    for command, expected in commands:
+        if command == SERVE:
+            shown = reader.serve()
+        else:
+            shown = reader.type(command, interrupted="^C" in expected)
+        assert shows(shown, expected.replace("^C\n", "\n")), f"$ {command}\n{shown}"
+
+
+def test_the_program_that_follows_a_log_survives_a_restart_of_the_server(reader: Reader):
+    reader.save("howto/read-logs-from-another-program.md")
+    gated = reader.root / "gated"
+    gated.mkdir()
+    (gated / "pipeline.toml").write_text('name = "gated"\ncommand = ["python3", "main.py"]\n')
+    (gated / "main.py").write_text(
+        "import os, time\nprint('before')\n"
+        "while not os.path.exists('open'): time.sleep(0.02)\nprint('after'); raise SystemExit(7)\n"
+    )
+    url = reader.serve().split()[-1]
+    port = url.rpartition(":")[2]
+    reader.type("model-training pipeline add gated; JOB=$(model-training create gated)")
+    name = (reader.root / "state").read_text().partition('"')[2].rstrip('"\n')
+    told = {"URL": url, "TOKEN": (reader.data / "token").read_text().strip(), "JOB": name}
+    with subprocess.Popen(
+        [sys.executable, "follow.py"], stdout=subprocess.PIPE, cwd=reader.root,
+        env=reader.environment | told,
+    ) as program:  # fmt: skip
+        assert program.stdout is not None
+        assert program.stdout.readline() == b"before\n"
+        reader.end()
+        reader.serve(port)
+        (gated / "open").touch()
+        assert program.stdout.read() == b"after\n"
+    assert program.returncode == 7
+
+
+def test_the_programs_of_the_python_page_run(reader: Reader):
+    reader.serve()
+    for number, block in enumerate(blocks("reference/python.md", "python")):
+        (reader.root / f"program{number}.py").write_text(block.text)
+        shown = reader.type(f"python3 program{number}.py")
+        assert reader.status == 0, shown
+    assert (reader.root / "model.json").exists()

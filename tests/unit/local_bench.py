@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from model_training.executors.base import Executor
 from model_training.executors.local import jobs, records, shelves, watching
+from model_training.executors.local.intake import Applicant, accept_all
 from model_training.executors.local.jobs import Job
 from model_training.folders import DataFolder
 from model_training.jobs import JobSpec, JobState, Observation
@@ -49,7 +50,7 @@ def accept(data: DataFolder, wanted: JobSpec) -> Job:
         "environments": str(data.environments),
         "log_limit": 1 << 30,
     }
-    assert shelves.accept(data, wanted, 1, process)
+    assert not accept_all(data, [Applicant(wanted, 1, process)])
     return jobs.accepted(wanted, folder, 1)
 
 

@@ -20,6 +20,7 @@ from model_training.executors.base import Change, Snapshot
 from model_training.executors.local import cgroups, endings, jobs, records, shelves
 from model_training.executors.local.devices import Devices, found_gpus
 from model_training.executors.local.feed import Feed
+from model_training.executors.local.intake import Applicant, Intake
 from model_training.executors.local.jobs import Job, Phase
 from model_training.executors.local.supervision import RETRY_S, Supervision, now
 from model_training.executors.local.threads import Tasks, Threads
@@ -69,12 +70,14 @@ class LocalExecutor:
         self._threads = Threads()
         self._short_tasks = Tasks()  # what was promised to a caller: finished before we leave
         self._long_tasks = Tasks()  # what goes on without us
+        self._intake = Intake(data, self._threads, self._short_tasks)
         self._feed = Feed()
         self._supervision = Supervision(self._threads, self._feed.publish)
         self._jobs: dict[str, Job] = {}
         self._active: set[Job] = set()
         self._line = WaitingLine(slots, len(chosen))
         self._accepting: dict[str, asyncio.Task[Observation]] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}
         self._sequence = itertools.count(1)
         self._refresh_timer: asyncio.TimerHandle | None = None
 
@@ -160,7 +163,7 @@ class LocalExecutor:
             "log_limit": self._log_limit,
         }
         sequence = next(self._sequence)
-        if not await self._threads.run(shelves.accept, self._data, spec, sequence, process):
+        if not await self._intake.accept(Applicant(spec, sequence, process)):
             return await self._existing(spec.name)
         job = jobs.accepted(spec, self._data.job(spec.name), sequence)
         self._jobs[spec.name] = job
@@ -256,11 +259,16 @@ class LocalExecutor:
     async def stop(self, name: str) -> None:
         """Ask the job to end: see ``Executor.stop``."""
         job = self._jobs.get(name)
-        if job is None or job.phase is Phase.ENDED or job.is_stopping:
-            return
-        job.is_stopping = True
-        ending = self._end_waiting if job.phase is Phase.WAITING else self._ask_stop
-        await asyncio.shield(self._short_tasks.start(ending(job)))
+        stopping = self._stopping.get(name)
+        if stopping is None:
+            if job is None or job.phase is Phase.ENDED or job.is_stopping:
+                return
+            job.is_stopping = True
+            end = self._end_waiting if job.phase is Phase.WAITING else self._ask_stop
+            stopping = self._short_tasks.start(end(job))
+            self._stopping[name] = stopping
+            stopping.add_done_callback(lambda _done: self._stopping.pop(name))
+        await asyncio.shield(stopping)
 
     async def _end_waiting(self, job: Job) -> None:
         self._line.leave(job)
@@ -293,10 +301,10 @@ class LocalExecutor:
             self._feed.publish(jobs.gone_unknown(self._data.job(name)))
             return
         if not job.is_removing:
+            job.is_removing = True  # before anything is awaited: many may ask at once
             await asyncio.shield(self._short_tasks.start(self._begin_removal(job)))
 
     async def _begin_removal(self, job: Job) -> None:
-        job.is_removing = True
         try:
             if job.phase is Phase.WAITING and not job.is_stopping:
                 await self._withdraw(job)

@@ -68,6 +68,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, durably but for its name: sync the folder.
+
+    Raises:
+        OSError: it is there, or could not be written; half of it may be there.
+    """
+    _fill(path, data, os.O_CREAT | os.O_EXCL)
+
+
 def reserve(path: Path) -> None:
     """Take the disk space that ``write_reserved`` will need.
 

@@ -1,10 +1,8 @@
-"""Job folders on disk: accepted, found again after a restart, removed.
+"""Job folders on disk: found again after a restart, settled, removed.
 
-Acceptance is one rename: whatever a crash leaves before it lies in ``jobs/.new`` and is swept
-away, whatever comes after it is a job. All functions block and are called from threads.
+All functions block and are called from threads.
 """
 
-import contextlib
 import logging
 import os
 import shutil
@@ -16,7 +14,7 @@ from typing import Any
 
 from model_training import names
 from model_training.crash_points import reached
-from model_training.errors import DiskReserveReached, ExecutorUnavailable
+from model_training.errors import ExecutorUnavailable
 from model_training.executors.local import processes, records
 from model_training.folders import DataFolder, JobFolder
 from model_training.jobs import JobSpec, JobState, JSONObject, parse_time
@@ -52,64 +50,6 @@ def prepare(data: DataFolder) -> None:
     for marker in data.open_jobs.iterdir():
         if names.is_job_name(marker.name) and not data.job(marker.name).path.exists():
             marker.unlink()
-
-
-def accept(data: DataFolder, spec: JobSpec, sequence: int, process: JSONObject) -> bool:
-    """Make the job durable; False if there is one of this name already.
-
-    Raises:
-        DiskReserveReached: there is no space, and nothing is left of it.
-        ExecutorUnavailable: the disk refuses for another reason.
-    """
-    folder, new = data.job(spec.name), data.new_jobs / spec.name
-    if folder.path.exists():
-        return False
-    record = {"job": spec.to_json(), "sequence": sequence, "process": process}
-    try:
-        _fill(data, new, record)
-        _rename(new, folder.path)
-    except FileExistsError:
-        clear(new)
-        return False
-    except OSError as error:
-        clear(new)
-        with contextlib.suppress(OSError):
-            (data.open_jobs / spec.name).unlink(missing_ok=True)
-        if records.is_full(error):
-            msg = f"There is no space in {data.root} for another job; delete jobs, or make space."
-            raise DiskReserveReached(msg) from error
-        msg = f"The job could not be written to {data.root}: {error.strerror}"
-        raise ExecutorUnavailable(msg) from error
-    reached("launch.renamed")
-    return True
-
-
-def _fill(data: DataFolder, new: Path, record: records.Record) -> None:
-    clear(new)
-    new.mkdir(mode=0o700)
-    reached("launch.folder-made")
-    records.write(JobFolder(new).spec, record)
-    reached("launch.spec-written")
-    marker = data.open_jobs / new.name
-    os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    records.sync_folder(data.open_jobs)
-    reached("launch.marker-written")
-
-
-def _rename(new: Path, place: Path) -> None:
-    try:
-        place.parent.mkdir(mode=0o700)
-    except FileExistsError:
-        pass
-    else:
-        records.sync_folder(place.parent.parent)
-    try:
-        new.rename(place)
-    except OSError as error:
-        if place.exists():  # somebody was quicker
-            raise FileExistsError(place) from error
-        raise
-    records.sync_folder(place.parent)
 
 
 def find(data: DataFolder, name: str) -> Found | None:

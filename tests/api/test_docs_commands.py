@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from model_training import Client
+
 DOCS = Path(__file__).parents[2] / "docs"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SERVE = "model-training serve"
@@ -96,9 +98,23 @@ class Reader:
         """Leave no job and no process behind."""
         if self.server is None:
             return
-        for name in self.type("model-training list --state active | cut -f 1").split():
-            self.type(f"model-training delete {name} --wait 20")
+        with self.client() as client:
+            for job in client.list(state="active"):
+                client.delete(job.name, wait=20)
         self.end()
+
+    def client(self) -> Client:
+        return Client(data=self.data)
+
+    def add(self, name: str, code: str) -> None:
+        """Register a pipeline of one script."""
+        folder = self.root / name
+        folder.mkdir()
+        declaration = f'name = "{name}"\ncommand = ["python3", "main.py"]\n'
+        (folder / "pipeline.toml").write_text(declaration)
+        (folder / "main.py").write_text(code)
+        self.type(f"model-training pipeline add {name}")
+        assert self.status == 0
 
     def end(self) -> None:
         """End the server; jobs go on."""
@@ -154,19 +170,44 @@ def test_every_command_of_a_page_shows_what_the_page_shows(reader: Reader, page:
         assert shows(shown, expected.replace("^C\n", "\n")), f"$ {command}\n{shown}"
 
 
+def test_everything_that_stands_in_the_data_folder_is_drawn_in_its_page(reader: Reader):
+    reader.serve()
+    reader.add("later", "import time\ntime.sleep(60)\n")
+    with reader.client() as client:
+        client.create("digits", {"epochs": 1}).wait()
+        client.create("later")
+    drawn = drawn_paths()
+    for path in reader.data.rglob("*"):
+        finished = path.with_suffix("") if path.suffix in {".tmp", ".new"} else path
+        place = finished.relative_to(reader.data).as_posix()
+        assert any(pattern.fullmatch(place) for pattern in drawn), place
+
+
+def drawn_paths() -> list[re.Pattern[str]]:
+    """What the page draws, as patterns; a folder's parents may stand there, too."""
+    [tree] = blocks("reference/files.md", "text")
+    paths: set[str] = set()
+    folder = ""
+    for line in tree.text.splitlines():
+        path = line.split()[0].rstrip("/")
+        folder = folder if line.startswith(" ") else path
+        paths |= {folder, f"{folder}/{path}" if line.startswith(" ") else path}
+    paths |= {str(parent) for path in paths for parent in Path(path).parents}
+    paths |= {"ledger.sqlite3-wal", "ledger.sqlite3-shm", "jobs/SHARD/NAME/output/.*"}
+    words = {"NAME": "[a-z0-9-]+", "SHARD": "[0-9a-f]{2}", "OFFSET": "[0-9]{20}"}
+    return [re.compile(re.sub("|".join(words), lambda m: words[m[0]], path)) for path in paths]
+
+
 def test_the_program_that_follows_a_log_survives_a_restart_of_the_server(reader: Reader):
     reader.save("howto/read-logs-from-another-program.md")
-    gated = reader.root / "gated"
-    gated.mkdir()
-    (gated / "pipeline.toml").write_text('name = "gated"\ncommand = ["python3", "main.py"]\n')
-    (gated / "main.py").write_text(
-        "import os, time\nprint('before')\n"
-        "while not os.path.exists('open'): time.sleep(0.02)\nprint('after'); raise SystemExit(7)\n"
-    )
     url = reader.serve().split()[-1]
-    port = url.rpartition(":")[2]
-    reader.type("model-training pipeline add gated; JOB=$(model-training create gated)")
-    name = (reader.root / "state").read_text().partition('"')[2].rstrip('"\n')
+    reader.add(
+        "gated",
+        "import os, time\nprint('before')\n"
+        "while not os.path.exists('open'): time.sleep(0.02)\nprint('after'); raise SystemExit(7)\n",
+    )
+    with reader.client() as client:
+        name = client.create("gated").name
     told = {"URL": url, "TOKEN": (reader.data / "token").read_text().strip(), "JOB": name}
     with subprocess.Popen(
         [sys.executable, "follow.py"], stdout=subprocess.PIPE, cwd=reader.root,
@@ -175,8 +216,8 @@ def test_the_program_that_follows_a_log_survives_a_restart_of_the_server(reader:
         assert program.stdout is not None
         assert program.stdout.readline() == b"before\n"
         reader.end()
-        reader.serve(port)
-        (gated / "open").touch()
+        reader.serve(url.rpartition(":")[2])
+        (reader.root / "gated" / "open").touch()
         assert program.stdout.read() == b"after\n"
     assert program.returncode == 7
 

@@ -4,8 +4,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import shlex
-import subprocess
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -29,20 +27,9 @@ from model_training.logs import layout
 from model_training.options import OPTION_NAMES
 from model_training.pipelines.parameter_tables import _MEMBERS as PARAMETER_KEYS
 from model_training.pipelines.pipeline import _KEYS as PIPELINE_KEYS
-from model_training.pipelines.pipeline import read_pipeline
-from model_training.settings import Settings
-from scripts.reference_pages import PAGES, commands
+from scripts.reference_pages import PAGES
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = ROOT / "docs" / "reference"
-LISTED = subprocess.run(
-    ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.md"],
-    cwd=ROOT, capture_output=True, text=True, check=False,
-).stdout.split()  # fmt: skip
-TEXTS = {name: (ROOT / name).read_text() for name in LISTED if (ROOT / name).exists()}
-CODE = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
-FENCES = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
-SHELL = re.compile(r"^```(?:console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 LIMIT = re.compile(r"^([A-Z][A-Z_]*_(?:LIMIT|RANGE)(?:_S)?)\b.*=", re.MULTILINE)
 
 
@@ -287,39 +274,7 @@ def test_the_keys_of_a_pipeline_are_those_of_the_tables():
     assert sorted(named) == sorted(PARAMETER_KEYS)
 
 
-@pytest.mark.parametrize("name", [name for name, text in TEXTS.items() if "\n```toml" in text])
-def test_every_pipeline_in_a_document_is_valid(name: str, tmp_path: Path):
-    (tmp_path / "requirements.txt").touch()
-    shown = re.findall(r"^```toml.*?\n(.*?)^```$", TEXTS[name], re.MULTILINE | re.DOTALL)
-    for text in (each for each in shown if each.startswith("name =")):
-        (tmp_path / "pipeline.toml").write_text(text)
-        assert read_pipeline(tmp_path).problems == ()
-
-
-# The command and the client
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_every_command_in_a_document_exists_with_its_options(name: str):
-    known = dict(commands())
-    lines = [
-        line
-        for block in re.findall(
-            r"^```(?:console|sh)\n(.*?)^```$", TEXTS[name], re.MULTILINE | re.DOTALL
-        )
-        for line in block.splitlines()
-    ]
-    for line in lines:
-        match = re.search(r"(?:^|[ (/])model-training ([a-z][^|;&)]*)", line.partition("  #")[0])
-        if match is None or line.startswith(("stop it", "see it", "follow it", "what it", "wait")):
-            continue
-        given = shlex.split(match[1])
-        path = tuple(given[:2]) if tuple(given[:2]) in known else (given[0],)
-        assert path in known, line
-        options = {o for p in known[path].params for o in (*p.opts, *p.secondary_opts)}
-        used = {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)}
-        assert used <= options | {"--help", "-h"}, line
-
+# The client
 
 # What the page calls the named arguments of these.
 OPTIONS_SAID = {
@@ -361,42 +316,3 @@ def test_the_events_of_the_client_are_those_of_the_table():
     table = {words(cells[:1])[0]: words(cells[1:]) for cells in listed}
     kinds = get_args(events.LogEvent)
     assert table == {kind.__name__: [f.name for f in fields(kind)] for kind in kinds}
-
-
-# All documents
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_every_variable_in_a_document_is_one_of_the_code(name: str):
-    settings = {f"MODEL_TRAINING_{setting.upper()}" for setting in Settings.model_fields}
-    named = set(re.findall(r"MODEL_TRAINING_[A-Z_]*[A-Z]", TEXTS[name]))
-    assert {v for v in named - settings if v not in CODE} <= {"MODEL_TRAINING_NAME"}
-
-
-@pytest.mark.parametrize("name", TEXTS)
-def test_every_relative_link_of_a_document_leads_somewhere(name: str):
-    text = FENCES.sub("", TEXTS[name])
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        file = (ROOT / name).parent / path if path else ROOT / name
-        assert file.exists(), target
-        if anchor:
-            titles = re.findall(r"^#+ (.*)$", FENCES.sub("", file.read_text()), re.MULTILINE)
-            assert anchor in {slug(title) for title in titles}, target
-
-
-def slug(title: str) -> str:
-    """As the usual viewers make the anchor of a heading."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
-
-
-def test_every_page_is_reached_by_a_link():
-    linked = {
-        ((ROOT / name).parent / target.partition("#")[0]).resolve()
-        for name, text in TEXTS.items()
-        for target in re.findall(r"\]\(([^)\s:]+)\)", FENCES.sub("", text))
-    }
-    pages = {ROOT / name for name in TEXTS if name.startswith("docs/")}
-    assert {file for file in pages if file not in linked and file.parent not in linked} == set()

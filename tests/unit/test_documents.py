@@ -1,5 +1,6 @@
 """What any document says of commands, variables, pipelines and other documents is so."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -87,3 +88,9 @@ def test_every_page_is_reached_by_a_link():
     }
     pages = {ROOT / name for name in TEXTS if name.startswith("docs/")}
     assert {file for file in pages if file not in linked and file.parent not in linked} == set()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_script_named_in_a_document_can_be_run(name: str):
+    for script in re.findall(r"(?<![\w/.])(scripts/[a-z_]+)\b(?!\.)", TEXTS[name]):
+        assert os.access(ROOT / script, os.X_OK), script

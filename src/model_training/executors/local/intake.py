@@ -10,9 +10,10 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from model_training.crash_points import reached
 from model_training.errors import DiskReserveReached, ExecutorUnavailable
@@ -34,6 +35,7 @@ class Applicant:
 
 
 Refusal = DiskReserveReached | ExecutorUnavailable
+Each = Callable[..., Iterable[Any]]
 
 
 class Intake:
@@ -65,7 +67,9 @@ class Intake:
             batch, self._gathered = self._gathered, []
             applicants = [applicant for applicant, _ in batch]
             try:
-                refused = await self._threads.run(accept_all, self._data, applicants)
+                refused = await self._threads.run(
+                    accept_all, self._data, applicants, each=self._threads.each
+                )
             except BaseException as error:
                 for _, accepted in batch:
                     accepted.set_exception(ExecutorUnavailable(f"Jobs cannot be taken in: {error}"))
@@ -81,10 +85,16 @@ class Intake:
 
 
 def accept_all(
-    data: DataFolder, applicants: Iterable[Applicant]
+    data: DataFolder, applicants: Iterable[Applicant], *, each: Each = map
 ) -> dict[str, Refusal | FileExistsError]:
-    """Make jobs durable; those that were not, by name, with the reason. Their names differ."""
-    batch = _Batch(data)
+    """Make jobs durable; those that were not, by name, with the reason. Their names differ.
+
+    Args:
+        data: the service's folder.
+        applicants: the jobs.
+        each: ``map``, or one that calls in several threads at once.
+    """
+    batch = _Batch(data, each)
     batch.run(applicants)
     return batch.refused
 
@@ -92,20 +102,23 @@ def accept_all(
 class _Batch:
     """The steps of acceptance, each for all who have come so far; a refused one goes no further."""
 
-    def __init__(self, data: DataFolder) -> None:
+    def __init__(self, data: DataFolder, each: Each) -> None:
         self._data = data
+        self._each = each
         self.refused: dict[str, Refusal | FileExistsError] = {}
 
     def run(self, applicants: Iterable[Applicant]) -> None:
-        written = [name for each in applicants if (name := self._write(each))]
+        # All is written before any of it is synced, and then at once: what one sync commits, the
+        # others need not, and the disk flushes for all of them together.
+        made = [name for each in applicants if (name := self._write(each))]
+        written = [name for name in self._each(self._make_durable, made) if name]
         marked = self._sync(self._data.open_jobs, written)
         reached("launch.marker-written")
         renamed = [name for name in marked if self._rename(name)]
         shards: dict[Path, list[str]] = {}
         for name in renamed:
             shards.setdefault(self._data.job(name).path.parent, []).append(name)
-        for shard, names in shards.items():
-            self._sync(shard, names)
+        list(self._each(self._sync, shards, shards.values()))
         reached("launch.renamed")
 
     def _write(self, applicant: Applicant) -> str | None:
@@ -123,11 +136,17 @@ class _Batch:
                 "process": applicant.process,
             }
             # Written in place: nobody looks into this folder before it is renamed.
-            records.write_new(JobFolder(new).spec, json.dumps(record).encode())
-            records.sync_folder(new)
+            _write_file(JobFolder(new).spec, json.dumps(record).encode())
+            _write_file(self._data.open_jobs / name, b"")
+            return name
+        return None
+
+    def _make_durable(self, name: str) -> str | None:
+        new = JobFolder(self._data.new_jobs / name)
+        with self._refusing(name):
+            records.sync_file(new.spec)
+            records.sync_folder(new.path)
             reached("launch.spec-written")
-            marker = self._data.open_jobs / name
-            os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             return name
         return None
 
@@ -177,3 +196,9 @@ class _Batch:
             if records.is_full(error)
             else ExecutorUnavailable(f"The job could not be written to {root}: {error.strerror}")
         )
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)

@@ -68,15 +68,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def write_new(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, durably but for its name: sync the folder.
-
-    Raises:
-        OSError: it is there, or could not be written; half of it may be there.
-    """
-    _fill(path, data, os.O_CREAT | os.O_EXCL)
-
-
 def reserve(path: Path) -> None:
     """Take the disk space that ``write_reserved`` will need.
 
@@ -103,7 +94,16 @@ def write_reserved(path: Path, record: Record) -> None:
 
 def sync_folder(path: Path) -> None:
     """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def sync_file(path: Path) -> None:
+    """Make the content of a file durable."""
+    _sync(path, os.O_RDONLY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    fd = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -204,7 +204,9 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
             access_log=False,
             log_config=None,
             server_header=False,
-            timeout_keep_alive=int(settings.keep_alive),
+            ws="none",
+            proxy_headers=False,  # nobody is trusted to say who the client is
+            timeout_keep_alive=settings.keep_alive,  # pyright: ignore[reportArgumentType] - a delay
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
         )

@@ -118,6 +118,18 @@ def _server() -> Finding:
     return Finding("ok", "server", f"{address}, {number} pipeline(s)")
 
 
+def _cgroup(delegated: Path | None) -> Finding:
+    """What a server started from here could do; one under a service manager has a cgroup too."""
+    way_out = "run the server in: systemd-run --user --scope -p Delegate=yes"
+    if delegated is None:
+        found = "not delegated to this user: memory limits are refused"
+        return Finding("warn", "cgroup v2", found, way_out)
+    if "memory" not in (delegated / "cgroup.controllers").read_text().split():
+        found = f"delegated at {delegated}, without memory: memory limits are refused"
+        return Finding("warn", "cgroup v2", found, way_out)
+    return Finding("ok", "cgroup v2", f"delegated at {delegated}")
+
+
 def _machine() -> Iterator[Finding]:
     from model_training.executors.local import cgroups
 
@@ -125,13 +137,7 @@ def _machine() -> Iterator[Finding]:
     yield Finding("ok", "CPUs", f"{cpus}; without GPUs, {max(1, cpus // 2)} slot(s) by default")
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     yield Finding("ok", "GPUs", str(gpus) if gpus else "none; jobs that ask for one are refused")
-    cgroup = cgroups.delegated()
-    if cgroup is None:
-        found = "not delegated to this user: memory limits are refused"
-        way_out = "run the server in: systemd-run --user --scope -p Delegate=yes"
-        yield Finding("warn", "cgroup v2", found, way_out)
-    else:
-        yield Finding("ok", "cgroup v2", f"delegated at {cgroup}")
+    yield _cgroup(cgroups.delegated())
     if BOOT_ID.exists():
         yield Finding("ok", "boot id", "readable; a restart of this machine is told from a crash")
     else:

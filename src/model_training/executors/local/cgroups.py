@@ -13,29 +13,39 @@ from pathlib import Path
 
 from model_training.executors.local import processes
 
+LEAF = "server"  # systemd makes it with DelegateSubgroup=server; else we do
 REMOVE_TRIES = 50  # of 10 ms; the kernel needs a moment to let go of the last process
 
 
 def delegated() -> Path | None:
-    """The cgroup in which this process runs, if it may make others in it."""
+    """The cgroup in which this process may make others: its own, or the one above its leaf."""
     own = _own_cgroup()
-    if own is None or not os.access(own / "cgroup.procs", os.W_OK) or not os.access(own, os.W_OK):
+    if own is None:
         return None
-    return own
+    parent = own.parent if own.name == LEAF else own
+    is_ours = os.access(parent / "cgroup.procs", os.W_OK) and os.access(parent, os.W_OK)
+    return parent if is_ours else None
 
 
-def limits_memory(parent: Path | None) -> bool:
-    """Whether cgroups made in ``parent`` can limit memory; asks the kernel to let them."""
+def offers(parent: Path | None, controller: str) -> bool:
+    """Whether cgroups made in ``parent`` have this controller; asks the kernel to give it.
+
+    A cgroup whose children have controllers may hold no process itself, so this process steps
+    aside into a leaf, if it is alone; processes of others are not ours to move.
+    """
     if parent is None:
         return False
     control = parent / "cgroup.subtree_control"
     try:
-        if "memory" in control.read_text().split():
+        if controller in control.read_text().split():
             return True
-        if "memory" not in (parent / "cgroup.controllers").read_text().split():
+        if controller not in (parent / "cgroup.controllers").read_text().split():
             return False
-        control.write_text("+memory")
-    except OSError:  # not ours to change, or processes stand in the parent itself (EBUSY)
+        if (parent / "cgroup.procs").read_text().split() == [str(os.getpid())]:
+            (parent / LEAF).mkdir(exist_ok=True)
+            join(parent / LEAF)
+        control.write_text(f"+{controller}")
+    except OSError:  # not ours to change, or others stand in it (EBUSY)
         return False
     return True
 

@@ -66,7 +66,7 @@ class LocalExecutor:
         self._log_limit = log_limit
         self._cgroup = cgroups.delegated()
         chosen = found_gpus() if gpus is None else tuple(gpus)
-        self._devices = Devices(chosen, limits_memory=cgroups.limits_memory(self._cgroup))
+        self._devices = Devices(chosen, limits_memory=cgroups.offers(self._cgroup, "memory"))
         self._threads = Threads()
         self._short_tasks = Tasks()  # what was promised to a caller: finished before we leave
         self._long_tasks = Tasks()  # what goes on without us

@@ -32,7 +32,7 @@ class Clock:
         self._ahead = timedelta()
         self.variables = {
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",  # the file is looked at each time
+            "FAKETIME_NO_CACHE": "1",  # look into the file each time: slow, but certain
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",  # as when a machine's clock is set
             "NO_FAKE_STAT": "1",
         }

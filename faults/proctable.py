@@ -27,6 +27,11 @@ def by_argument(*parts: str) -> list[int]:
     return found
 
 
+def in_own_cgroup(name: str) -> bool:
+    """Whether a process of the job stands in a cgroup of the job's own."""
+    return any(name.encode() in _read(pid, "cgroup") for pid in alive(name))
+
+
 def end_all(*marks: str, seconds: float = 10.0) -> list[int]:
     """Kill everybody who carries a mark until nobody does; who is left after so many seconds."""
     deadline = time.monotonic() + seconds

@@ -31,7 +31,7 @@ CAMPAIGNS = {
     "second-server": "second_server",
 }
 USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
-NEED_MOUNTS = {"host-restart", "clock", "disk-full"}
+NEED_MOUNTS = {"supervisor-kill", "host-restart", "clock", "trees", "disk-full"}
 
 
 def main() -> int:

@@ -1,12 +1,14 @@
 """Supervisors are killed, with the server up and with the server down.
 
 Each job has, beside its command, a process that took every way out of the tree: two forks and a
-session of its own, SIGTERM ignored. The job must be failed, ``SupervisorLost``, and by the time
-that it is said to be, nothing of it may be alive.
+session of its own, SIGTERM ignored; where jobs have cgroups of their own, one also gave up its
+environment. The job must be failed, ``SupervisorLost``, and by the time that it is said to be,
+nothing of it may be alive. Tried with cgroups, where the machine has them, and without.
 """
 
 import time
 
+import mounts
 import proctable
 from lab import Lab
 from service import Service
@@ -16,20 +18,28 @@ BOUND_S = 8.0  # from the kill, or the server's start, until it is known; the lo
 
 
 def campaign(lab: Lab, count: int) -> None:
-    """``count`` supervisors, every other batch with the server down."""
-    service = lab.service("--slots", str(BATCH)).up()
-    slowest = 0.0
-    for batch in range((count + BATCH - 1) // BATCH):
-        slowest = max(slowest, one_batch(lab, service, down=batch % 2 == 1))
-    lab.figures |= {"slowest to be known and cleared, seconds": round(slowest, 2)}
+    """``count`` supervisors, by turns with the server up and down, half without cgroups."""
+    service = lab.service("--slots", str(BATCH + 1)).up()
+    half(lab, service, count // 2, "as the machine is")
+    service.end()
+    mounts.hide_cgroups()
+    half(lab, service.up(), count, "without cgroups")
     lab.remove_all(service)
 
 
+def half(lab: Lab, service: Service, count: int, what: str) -> None:
+    slowest, is_down = 0.0, False
+    while lab.rounds < count:
+        slowest = max(slowest, one_batch(lab, service, down=is_down))
+        is_down = not is_down
+    lab.figures[f"slowest {what}, seconds"] = round(slowest, 2)
+
+
 def one_batch(lab: Lab, service: Service, *, down: bool) -> float:
-    names = [service.create("tree", {"kind": "own_session"}) for _ in range(BATCH)]
-    for name in names:
-        service.wait_for(name, "running", "ended")
-        lab.until(lambda name=name: is_whole(service, name), f"{name} has no tree")
+    """Seconds until all was known and cleared."""
+    names = [start(lab, service, "marked_session") for _ in range(BATCH)]
+    if proctable.in_own_cgroup(names[0]):
+        names.append(start(lab, service, "own_session"))
     if down:
         service.end()
     for name in names:
@@ -41,6 +51,13 @@ def one_batch(lab: Lab, service: Service, *, down: bool) -> float:
         end(lab, service, name)
     lab.rounds += len(names)
     return time.monotonic() - began
+
+
+def start(lab: Lab, service: Service, kind: str) -> str:
+    name = service.create("tree", {"kind": kind})
+    lab.until(lambda: is_whole(service, name), f"{name} has no tree")
+    lab.expect(len(proctable.alive(name)) == 3, f"{kind} has not its three processes")
+    return name
 
 
 def is_whole(service: Service, name: str) -> bool:

@@ -128,6 +128,7 @@ class TrainingService:
             IdempotencyConflict: the key stands for another request.
             DiskReserveReached: nothing was created.
         """
+        await self._until_known()  # or an old key would be new, and old jobs newer than this one
         if request.idempotency_key is None:
             return await self._launch(await self._spec(principal, request))
         identity = job_id(principal, request.idempotency_key)

@@ -145,14 +145,17 @@ def resident(pid: int) -> int:
 
 
 def make_pipeline(parent: Path, name: str, script: str, *more: str) -> None:
-    """A pipeline folder whose ``train.py`` is the script."""
+    """A pipeline folder whose ``train.py`` is the script.
+
+    Run by this very interpreter: what ``python3`` on PATH is (on many a machine a shell script
+    that looks for a Python) is no cost of ours.
+    """
     folder = parent / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "train.py").write_text(script)
-    (folder / "pipeline.toml").write_text(
-        "\n".join([f'name = "{name}"', 'command = ["python3", "-S", "-E", "train.py"]', *more])
-        + "\n"
-    )
+    command = json.dumps([sys.executable, "-S", "-E", "train.py"])
+    lines = [f'name = "{name}"', f"command = {command}", *more]
+    (folder / "pipeline.toml").write_text("\n".join(lines) + "\n")
 
 
 def percentile(values: list[float], share: float) -> float:

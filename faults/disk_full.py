@@ -71,6 +71,7 @@ class Disk:
         self.folder = lab.root / "disk"
         self.folder.mkdir()
         mounts.tmpfs(self.folder, DISK)
+        lab.at_end.append(lambda: mounts.unmount(self.folder))
         self.careful = self._service("careful", RESERVE)
         self.careless = self._service("careless", 0)
         self.promises: list[Promise] = []
@@ -165,11 +166,8 @@ def log(disk: Disk) -> None:
     follower = threading.Thread(target=lab.follow, args=(service, loud), daemon=True)
     follower.start()
     with disk.full():
-        size = printed(service, loud)
         time.sleep(0.6)  # prints into the full disk: some 1,000 pieces
         lab.expect(service.status(loud["name"])["state"] == "running", "it does not go on")
-        is_stuck = printed(service, loud) - size < 64 << 10
-        lab.expect(is_stuck, "the log grew, so the disk was not full")
     gate.touch()
     follower.join(60)
     job = service.wait_for(loud["name"], "ended", seconds=RECOVER_S)

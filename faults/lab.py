@@ -42,6 +42,7 @@ class Lab:
         self.checks = 0
         self.rounds = 0
         self.services: list[Service] = []
+        self.at_end: list[Callable[[], None]] = []
         self._seeds = seed * 1_000_000
         self._lock = threading.Lock()
         self._make_pipelines()
@@ -56,12 +57,20 @@ class Lab:
         for service in self.services:
             with suppress(subprocess.TimeoutExpired):
                 service.end()
+        cgroups = proctable.cgroups_of(str(self.root))
         left = proctable.end_all(str(self.root))
         if left:
             self.violation(f"processes that cannot be ended: {left}")
         if self.violations:
             self._keep_words()
+        for leave in self.at_end:
+            leave()
+        for cgroup in cgroups:
+            with suppress(OSError):
+                cgroup.rmdir()
         shutil.rmtree(self.root, ignore_errors=True)
+        if self.root.exists():
+            self.violation(f"{self.root} cannot be removed")
 
     def _keep_words(self) -> None:
         """The servers' last words, without which a violation is hard to explain."""

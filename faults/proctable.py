@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+CGROUPS = (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified"))  # version 2 alone, or beside 1
+
 
 def alive(*marks: str) -> list[int]:
     """Living processes that carry one of the marks in their arguments or their environment.
@@ -30,6 +32,17 @@ def by_argument(*parts: str) -> list[int]:
 def in_own_cgroup(name: str) -> bool:
     """Whether a process of the job stands in a cgroup of the job's own."""
     return any(name.encode() in _read(pid, "cgroup") for pid in alive(name))
+
+
+def cgroups_of(mark: str) -> set[Path]:
+    """The jobs' own cgroups in which somebody with this mark stands."""
+    found: set[Path] = set()
+    for pid in alive(mark):
+        for line in _read(pid, "cgroup").decode().splitlines():
+            path = line.partition("::")[2].lstrip("/")
+            if "model-training-" in path:
+                found |= {mount / path for mount in CGROUPS}
+    return found
 
 
 def end_all(*marks: str, seconds: float = 10.0) -> list[int]:

@@ -251,7 +251,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000_000)
     parser.add_argument("--times", type=int, default=200, help="of each page")
     parser.add_argument("--keep", type=Path, help="make the ledger here, or use the one there")
+    parser.add_argument("--fill", type=Path, help="only make a ledger here")
     options = parser.parse_args()
+    if options.fill:
+        fill(options.fill, options.jobs)
+        return
     with tempfile.TemporaryDirectory() as folder:
         path = options.keep or Path(folder) / "ledger.sqlite3"
         began = time.perf_counter()

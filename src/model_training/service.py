@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from model_training.access.decisions import (
     Action,
@@ -227,11 +228,7 @@ class TrainingService:
         )
         await self._guard.require(principal, Action.LIST, scope)
         await self._until_known()
-        pairs = sorted(await self._ledger.pairs(job_filter), key=str)
-        resources = [
-            Resource("training_job", "", {"pipeline": pipeline, "owner": owner})
-            for pipeline, owner in pairs
-        ]
+        pairs, resources = _pair_resources(await self._ledger.pairs(job_filter))
         permitted = await self._guard.permitted(principal, Action.READ, resources)
         if all(permitted):
             return job_filter
@@ -378,3 +375,19 @@ class TrainingService:
             permitted = await self._guard.permitted(principal, Action.READ, resources)
             nearest = tuple(near for near, yes in zip(error.nearest, permitted, strict=True) if yes)
             raise PipelineNotFound(name, looked=error.looked, nearest=nearest) from None
+
+
+Pairs = tuple[tuple[str | None, str], ...]
+
+
+@lru_cache(maxsize=32)
+def _pair_resources(pairs: frozenset[tuple[str | None, str]]) -> tuple[Pairs, tuple[Resource, ...]]:
+    """Each (pipeline, owner), and what is asked about it.
+
+    Kept, because there may be thousands of them, and they are the same from one list to the next.
+    """
+    ordered = tuple(sorted(pairs, key=str))
+    return ordered, tuple(
+        Resource("training_job", "", {"pipeline": pipeline, "owner": owner})
+        for pipeline, owner in ordered
+    )

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,7 @@ async def test_foreign_and_broken_things_in_the_data_folder_break_nothing(
     (data.jobs / "notes.txt").write_text("another")
     (data.jobs / "00").mkdir(exist_ok=True)
     (data.jobs / "00" / "not a job").write_text("")
+    (data.open_jobs / foreign.spec.name).unlink()
     foreign.folder.path.rename(foreign.folder.path.with_name("model-training-local-x"))
     (data.new_jobs / "model-training-local-half").mkdir()
     (data.gone_jobs / "model-training-local-old.1" / "output").mkdir(parents=True)
@@ -283,3 +285,13 @@ def test_outputs_that_took_away_their_owners_rights_are_removed_too(tmp_path: Pa
     subprocess.run([*prefix, sys.executable, "-c", code, str(tmp_path / "job")], check=True)
     assert not (tmp_path / "job").exists()
     assert outside.stat().st_mode & 0o777 == 0o755
+
+
+async def test_a_job_whose_folder_a_power_cut_took_is_made_again(
+    work: Work, data: DataFolder
+) -> None:
+    job = accept(data, sh("echo back; exit 3"))
+    shutil.rmtree(job.folder.path)  # the names in its shard had not reached the disk
+    async with work() as (_, watcher):
+        assert (await watcher.end(job.spec.name)).exit_code == 3
+        assert log_of(data, job.spec.name) == b"back\n"

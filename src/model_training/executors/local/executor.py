@@ -377,7 +377,7 @@ class LocalExecutor:
             if each.exit:
                 settled.append(jobs.from_folder(each).observation)
             else:  # its marker was lost
-                await self._threads.run(shelves.mark_open, self._data, name)
+                await self._threads.run(shelves.mark_open, self._data, each.folder)
                 self._take_over(each)
         self._fill()
         return settled

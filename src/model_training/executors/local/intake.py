@@ -1,9 +1,9 @@
 """Accepting jobs: made durable together, so that many at once cost the disk little more than one.
 
-Acceptance is one rename: whatever a crash leaves before it lies in ``jobs/.new`` and is swept
-away, whatever comes after it is a job. Each step is made durable before the next one begins. While
-one batch is written, the jobs that come meanwhile gather for the next: a journaling file system
-then commits once for a batch where it would commit four times for each job.
+A job is accepted once its spec is on the disk and stands in ``jobs/.open``, which holds a hard
+link to it. Then a crash of whatever kind leaves enough to make the job's folder again, so that
+neither that folder nor its shard has to be synced for each job. While one batch is written, the
+jobs that come meanwhile gather for the next.
 """
 
 import asyncio
@@ -12,12 +12,11 @@ import json
 import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from model_training.crash_points import reached
 from model_training.errors import DiskReserveReached, ExecutorUnavailable
-from model_training.executors.local import records
+from model_training.executors.local import records, shelves
 from model_training.executors.local.shelves import clear
 from model_training.executors.local.threads import Tasks, Threads
 from model_training.folders import DataFolder, JobFolder
@@ -108,17 +107,11 @@ class _Batch:
         self.refused: dict[str, Refusal | FileExistsError] = {}
 
     def run(self, applicants: Iterable[Applicant]) -> None:
-        # All is written before any of it is synced, and then at once: what one sync commits, the
-        # others need not, and the disk flushes for all of them together.
+        # Written first, then synced at once: the disk flushes for all of them together.
         made = [name for each in applicants if (name := self._write(each))]
-        written = [name for name in self._each(self._make_durable, made) if name]
-        marked = self._sync(self._data.open_jobs, written)
-        reached("launch.marker-written")
-        renamed = [name for name in marked if self._rename(name)]
-        shards: dict[Path, list[str]] = {}
-        for name in renamed:
-            shards.setdefault(self._data.job(name).path.parent, []).append(name)
-        list(self._each(self._sync, shards, shards.values()))
+        written = [name for name in self._each(self._sync_spec, made) if name]
+        moved = [name for name in written if self._mark(name) and self._move(name)]
+        self._sync_marks(moved)
         reached("launch.renamed")
 
     def _write(self, applicant: Applicant) -> str | None:
@@ -126,52 +119,51 @@ class _Batch:
         with self._refusing(name):
             if self._data.job(name).path.exists():
                 raise FileExistsError(name)
-            new = self._data.new_jobs / name
-            clear(new)
-            new.mkdir(mode=0o700)
+            new = JobFolder(self._data.new_jobs / name)
+            clear(new.path)
+            new.path.mkdir(mode=0o700)
             reached("launch.folder-made")
             record = {
                 "job": applicant.spec.to_json(),
                 "sequence": applicant.sequence,
                 "process": applicant.process,
             }
-            # Written in place: nobody looks into this folder before it is renamed.
-            _write_file(JobFolder(new).spec, json.dumps(record).encode())
-            _write_file(self._data.open_jobs / name, b"")
+            # Written in place: nobody looks into this folder before it is marked.
+            descriptor = os.open(new.spec, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(json.dumps(record).encode())
             return name
         return None
 
-    def _make_durable(self, name: str) -> str | None:
-        new = JobFolder(self._data.new_jobs / name)
+    def _sync_spec(self, name: str) -> str | None:
         with self._refusing(name):
-            records.sync_file(new.spec)
-            records.sync_folder(new.path)
+            records.sync_file(JobFolder(self._data.new_jobs / name).spec)
             reached("launch.spec-written")
             return name
         return None
 
-    def _sync(self, folder: Path, names: list[str]) -> list[str]:
-        """Make the names in a folder durable; who is left of those that rely on it."""
-        try:
-            if names:
-                records.sync_folder(folder)
-        except OSError as error:
-            for name in names:
-                self._refuse(name, error)
-            return []
-        return names
+    def _mark(self, name: str) -> bool:
+        with self._refusing(name):
+            shelves.mark_open(self._data, JobFolder(self._data.new_jobs / name))
+            reached("launch.marker-written")
+            return True
+        return False
 
-    def _rename(self, name: str) -> bool:
+    def _move(self, name: str) -> bool:
         place = self._data.job(name).path
         with self._refusing(name):
-            if not place.parent.exists():
-                place.parent.mkdir(mode=0o700, exist_ok=True)
-                records.sync_folder(place.parent.parent)
-            if place.exists():
-                raise FileExistsError(name)
+            place.parent.mkdir(mode=0o700, exist_ok=True)
             (self._data.new_jobs / name).rename(place)
             return True
         return False
+
+    def _sync_marks(self, names: list[str]) -> None:
+        try:
+            if names:
+                records.sync_folder(self._data.open_jobs)
+        except OSError as error:
+            for name in names:
+                self._refuse(name, error)
 
     @contextlib.contextmanager
     def _refusing(self, name: str) -> Generator[None]:
@@ -196,9 +188,3 @@ class _Batch:
             if records.is_full(error)
             else ExecutorUnavailable(f"The job could not be written to {root}: {error.strerror}")
         )
-
-
-def _write_file(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)

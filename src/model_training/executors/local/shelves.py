@@ -3,6 +3,7 @@
 All functions block and are called from threads.
 """
 
+import contextlib
 import logging
 import os
 import shutil
@@ -48,8 +49,15 @@ def prepare(data: DataFolder) -> None:
     for half_written in data.new_jobs.iterdir():
         clear(half_written)
     for marker in data.open_jobs.iterdir():
-        if names.is_job_name(marker.name) and not data.job(marker.name).path.exists():
-            marker.unlink()
+        if names.is_job_name(marker.name) and not data.job(marker.name).spec.exists():
+            _make_again(data, marker)
+
+
+def _make_again(data: DataFolder, marker: Path) -> None:
+    """The folder of an accepted job that a crash kept from the disk."""
+    folder = data.job(marker.name)
+    folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.link(marker, folder.spec)
 
 
 def find(data: DataFolder, name: str) -> Found | None:
@@ -80,13 +88,17 @@ def find_others(data: DataFolder, known: Collection[str]) -> list[Found]:
     return list(_readable(data, (entry.name for entry in folders if entry.name not in known)))
 
 
-def mark_open(data: DataFolder, name: str) -> None:
-    """Note that the end of this job has not been recorded."""
-    (data.open_jobs / name).touch(mode=0o600)
+def mark_open(data: DataFolder, folder: JobFolder) -> None:
+    """Note that the end of this job has not been recorded, by another name for its spec."""
+    os.link(folder.spec, data.open_jobs / folder.name)
 
 
 def settle(data: DataFolder, settled: list[str]) -> None:
-    """The ends of these jobs are recorded."""
+    """The ends of these jobs are recorded. Their folders can be found from now on by themselves."""
+    for shard in {data.job(name).path.parent for name in settled}:
+        for folder in (shard, shard.parent):
+            with contextlib.suppress(FileNotFoundError):
+                records.sync_folder(folder)
     for name in settled:
         (data.open_jobs / name).unlink(missing_ok=True)
 
@@ -175,6 +187,9 @@ def set_aside(data: DataFolder, name: str) -> None:
         OSError: it could not be moved.
     """
     folder = data.job(name)
+    # Before the folder goes: a mark without a folder would make the job again.
+    (data.open_jobs / name).unlink(missing_ok=True)
+    records.sync_folder(data.open_jobs)
     if folder.path.exists():
         folder.path.rename(data.gone_jobs / f"{name}.{time.time_ns()}")
         records.sync_folder(data.gone_jobs)
@@ -188,7 +203,6 @@ def discard(data: DataFolder, name: str) -> None:
     """
     set_aside(data, name)
     reached("remove.renamed")
-    (data.open_jobs / name).unlink(missing_ok=True)
     for left in data.gone_jobs.glob(f"{name}.*"):
         clear(left)
 

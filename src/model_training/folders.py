@@ -7,7 +7,7 @@ DATA/                      0700
   ledger.sqlite3           what happened; rebuilt from jobs/ when it is lost
   pipelines/NAME           the folder of a pipeline that was registered for good
   environments/DIGEST/     built once per content of a requirements file; DIGEST.lock beside it
-  jobs/.open/NAME          another name for spec.json, until the ledger has recorded the end
+  jobs/.open/NAME          the spec once more, until the ledger has recorded the job's end
   jobs/.new/ jobs/.gone/   folders on their way in and out: half-written, half-removed
   jobs/SHARD/NAME/         one folder a job, 256 shards
     spec.json              what was accepted (0600)

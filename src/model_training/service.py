@@ -178,7 +178,8 @@ class TrainingService:
             raise
         reached("submit.recorded")
         self._tracker.tell(jobs)
-        job = jobs[0] if jobs else await self._ledger.get(spec.name)
+        # A new job that says nothing new stands in the ledger already, from the executor's report.
+        job = jobs[0] if jobs else None if is_new else await self._ledger.get(spec.name)
         return job or first_record(seen), is_new
 
     async def _require_space(self) -> None:

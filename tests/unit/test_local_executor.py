@@ -17,6 +17,7 @@ import pytest
 from model_training.errors import JobRejected
 from model_training.executors.local import processes, records, shelves
 from model_training.executors.local.executor import LocalExecutor
+from model_training.executors.local.intake import Applicant, accept_all
 from model_training.folders import DataFolder
 from model_training.jobs import JobState, Resources
 from tests.unit.local_bench import Watcher, accept, begin, begun, log_of, sh
@@ -120,7 +121,8 @@ async def test_foreign_and_broken_things_in_the_data_folder_break_nothing(
     work: Work, data: DataFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     good, broken, foreign = (accept(data, sh(f"echo {n}; exit 3")) for n in range(3))
-    broken.folder.spec.write_text('{"job": ')
+    for spec in (broken.folder.spec, data.open_jobs / broken.spec.name):
+        spec.write_text('{"job": ')
     (data.open_jobs / "README").write_text("a note")
     (data.jobs / "notes.txt").write_text("another")
     (data.jobs / "00").mkdir(exist_ok=True)
@@ -295,3 +297,29 @@ async def test_a_job_whose_folder_a_power_cut_took_is_made_again(
     async with work() as (_, watcher):
         assert (await watcher.end(job.spec.name)).exit_code == 3
         assert log_of(data, job.spec.name) == b"back\n"
+
+
+async def test_a_spec_that_a_power_cut_tore_is_made_whole(work: Work, data: DataFolder) -> None:
+    job = accept(data, sh("exit 3"))
+    job.folder.spec.write_bytes(b"")
+    async with work() as (_, watcher):
+        assert (await watcher.end(job.spec.name)).exit_code == 3
+
+
+async def test_jobs_accepted_at_the_same_time_are_each_found_again(
+    work: Work, data: DataFolder
+) -> None:
+    shelves.prepare(data)
+    specs = [sh(f"exit {n}") for n in range(3)]
+    refused = accept_all(data, [Applicant(spec, n, {}) for n, spec in enumerate(specs, 1)])
+    for spec in specs:
+        shutil.rmtree(data.job(spec.name).path)
+    shelves.prepare(data)
+
+    found = sorted(shelves.find_open(data), key=lambda each: each.sequence)
+    assert refused == {}
+    assert [each.spec for each in found] == specs
+    shelves.settle(data, [spec.name for spec in specs])
+    assert list(data.open_jobs.iterdir()) == []
+    for spec in specs:
+        shelves.clear(data.job(spec.name).path)

@@ -1,22 +1,23 @@
 """Accepting jobs: made durable together, so that many at once cost the disk little more than one.
 
-A job is accepted once its spec is on the disk and stands in ``jobs/.open``, which holds a hard
-link to it. Then a crash of whatever kind leaves enough to make the job's folder again, so that
-neither that folder nor its shard has to be synced for each job. While one batch is written, the
-jobs that come meanwhile gather for the next.
+The specs of a batch are written into one file, a line a job, and this file is synced once. Each
+job is then accepted by a hard link to it in ``jobs/.open``, and that folder is synced once. So a
+crash of whatever kind leaves enough to make a job's own folder again, which therefore needs no
+sync; and the file goes by itself when the last job of the batch is settled. While one batch is
+written, the jobs that come meanwhile gather for the next.
 """
 
 import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from model_training.crash_points import reached
 from model_training.errors import DiskReserveReached, ExecutorUnavailable
-from model_training.executors.local import records, shelves
+from model_training.executors.local import records
 from model_training.executors.local.shelves import clear
 from model_training.executors.local.threads import Tasks, Threads
 from model_training.folders import DataFolder, JobFolder
@@ -34,7 +35,6 @@ class Applicant:
 
 
 Refusal = DiskReserveReached | ExecutorUnavailable
-Each = Callable[..., Iterable[Any]]
 
 
 class Intake:
@@ -66,9 +66,7 @@ class Intake:
             batch, self._gathered = self._gathered, []
             applicants = [applicant for applicant, _ in batch]
             try:
-                refused = await self._threads.run(
-                    accept_all, self._data, applicants, each=self._threads.each
-                )
+                refused = await self._threads.run(accept_all, self._data, applicants)
             except BaseException as error:
                 for _, accepted in batch:
                     accepted.set_exception(ExecutorUnavailable(f"Jobs cannot be taken in: {error}"))
@@ -84,16 +82,10 @@ class Intake:
 
 
 def accept_all(
-    data: DataFolder, applicants: Iterable[Applicant], *, each: Each = map
+    data: DataFolder, applicants: Iterable[Applicant]
 ) -> dict[str, Refusal | FileExistsError]:
-    """Make jobs durable; those that were not, by name, with the reason. Their names differ.
-
-    Args:
-        data: the service's folder.
-        applicants: the jobs.
-        each: ``map``, or one that calls in several threads at once.
-    """
-    batch = _Batch(data, each)
+    """Make jobs durable; those that were not, by name, with the reason. Their names differ."""
+    batch = _Batch(data)
     batch.run(applicants)
     return batch.refused
 
@@ -101,18 +93,28 @@ def accept_all(
 class _Batch:
     """The steps of acceptance, each for all who have come so far; a refused one goes no further."""
 
-    def __init__(self, data: DataFolder, each: Each) -> None:
+    def __init__(self, data: DataFolder) -> None:
         self._data = data
-        self._each = each
+        self._specs: dict[str, bytes] = {}
         self.refused: dict[str, Refusal | FileExistsError] = {}
 
     def run(self, applicants: Iterable[Applicant]) -> None:
-        # Written first, then synced at once: the disk flushes for all of them together.
         made = [name for each in applicants if (name := self._write(each))]
-        written = [name for name in self._each(self._sync_spec, made) if name]
-        moved = [name for name in written if self._mark(name) and self._move(name)]
-        self._sync_marks(moved)
-        reached("launch.renamed")
+        if not made:
+            return
+        file = self._data.new_jobs / f"{made[0]}.batch"
+        try:
+            records.write_bytes(file, b"".join(self._specs[name] for name in made))
+            reached("launch.spec-written")
+            moved = [name for name in made if self._mark(name, file) and self._move(name)]
+            file.unlink()
+            records.sync_folder(self._data.open_jobs)
+        except OSError as error:
+            for name in made:
+                self._refuse(name, error)
+        else:
+            if moved:
+                reached("launch.renamed")
 
     def _write(self, applicant: Applicant) -> str | None:
         name = applicant.spec.name
@@ -120,50 +122,35 @@ class _Batch:
             if self._data.job(name).path.exists():
                 raise FileExistsError(name)
             new = JobFolder(self._data.new_jobs / name)
-            clear(new.path)
-            new.path.mkdir(mode=0o700)
+            try:
+                new.path.mkdir(mode=0o700)
+            except FileExistsError:  # what a refused one left
+                clear(new.path)
+                new.path.mkdir(mode=0o700)
             reached("launch.folder-made")
-            record = {
-                "job": applicant.spec.to_json(),
-                "sequence": applicant.sequence,
-                "process": applicant.process,
-            }
-            # Written in place: nobody looks into this folder before it is marked.
-            descriptor = os.open(new.spec, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(json.dumps(record).encode())
+            self._specs[name] = _line(applicant)
+            records.write_unsynced(new.spec, self._specs[name])
             return name
         return None
 
-    def _sync_spec(self, name: str) -> str | None:
+    def _mark(self, name: str, file: Path) -> bool:
         with self._refusing(name):
-            records.sync_file(JobFolder(self._data.new_jobs / name).spec)
-            reached("launch.spec-written")
-            return name
-        return None
-
-    def _mark(self, name: str) -> bool:
-        with self._refusing(name):
-            shelves.mark_open(self._data, JobFolder(self._data.new_jobs / name))
+            os.link(file, self._data.open_jobs / name)
             reached("launch.marker-written")
             return True
         return False
 
     def _move(self, name: str) -> bool:
         place = self._data.job(name).path
+        new = self._data.new_jobs / name
         with self._refusing(name):
-            place.parent.mkdir(mode=0o700, exist_ok=True)
-            (self._data.new_jobs / name).rename(place)
+            try:
+                new.rename(place)
+            except FileNotFoundError:  # the first of its shard
+                place.parent.mkdir(mode=0o700, exist_ok=True)
+                new.rename(place)
             return True
         return False
-
-    def _sync_marks(self, names: list[str]) -> None:
-        try:
-            if names:
-                records.sync_folder(self._data.open_jobs)
-        except OSError as error:
-            for name in names:
-                self._refuse(name, error)
 
     @contextlib.contextmanager
     def _refusing(self, name: str) -> Generator[None]:
@@ -188,3 +175,12 @@ class _Batch:
             if records.is_full(error)
             else ExecutorUnavailable(f"The job could not be written to {root}: {error.strerror}")
         )
+
+
+def _line(applicant: Applicant) -> bytes:
+    record = {
+        "job": applicant.spec.to_json(),
+        "sequence": applicant.sequence,
+        "process": applicant.process,
+    }
+    return json.dumps(record).encode() + b"\n"

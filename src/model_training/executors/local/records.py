@@ -68,6 +68,16 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_unsynced(path: Path, data: bytes) -> None:
+    """Write a file that can be made again after a crash.
+
+    Raises:
+        OSError: it could not be written; half of it may be there.
+    """
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+
+
 def reserve(path: Path) -> None:
     """Take the disk space that ``write_reserved`` will need.
 

@@ -49,15 +49,22 @@ def prepare(data: DataFolder) -> None:
     for half_written in data.new_jobs.iterdir():
         clear(half_written)
     for marker in data.open_jobs.iterdir():
-        if names.is_job_name(marker.name) and not data.job(marker.name).spec.exists():
-            _make_again(data, marker)
+        if names.is_job_name(marker.name):
+            _make_whole(data.job(marker.name), marker)
 
 
-def _make_again(data: DataFolder, marker: Path) -> None:
-    """The folder of an accepted job that a crash kept from the disk."""
-    folder = data.job(marker.name)
+def _make_whole(folder: JobFolder, marker: Path) -> None:
+    """Give an accepted job its folder and spec again, where a crash kept them from the disk.
+
+    The marker holds the spec, in a line of its own among those of the same batch.
+    """
+    quoted = f'"{folder.name}"'.encode()
+    lines = marker.read_bytes().splitlines(keepends=True)
+    line = next((line for line in lines if quoted in line), None)
+    if line is None or (folder.spec.exists() and folder.spec.read_bytes() == line):
+        return
     folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    os.link(marker, folder.spec)
+    records.write_bytes(folder.spec, line)
 
 
 def find(data: DataFolder, name: str) -> Found | None:
@@ -94,12 +101,13 @@ def mark_open(data: DataFolder, folder: JobFolder) -> None:
 
 
 def settle(data: DataFolder, settled: list[str]) -> None:
-    """The ends of these jobs are recorded. Their folders can be found from now on by themselves."""
-    for shard in {data.job(name).path.parent for name in settled}:
-        for folder in (shard, shard.parent):
-            with contextlib.suppress(FileNotFoundError):
-                records.sync_folder(folder)
+    """The ends of these jobs are recorded; from now on their folders must last by themselves."""
     for name in settled:
+        folder = data.job(name)
+        with contextlib.suppress(FileNotFoundError):
+            records.sync_file(folder.spec)
+            for place in (folder.path, folder.path.parent, data.jobs):
+                records.sync_folder(place)
         (data.open_jobs / name).unlink(missing_ok=True)
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from model_training.errors import ModelTrainingError
 
@@ -26,10 +26,6 @@ class Threads:
         """Call it in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(call, *args, **kwargs))
-
-    def each(self, call: Callable[..., T], *items: Iterable[Any]) -> Iterable[T]:
-        """Like ``map``, in several threads at once; for use in one of them."""
-        return self._pool.map(call, *items)
 
     def close(self) -> None:
         """Wait for the calls that run, and drop those that have not begun."""

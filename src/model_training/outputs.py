@@ -16,10 +16,13 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
+from model_training import trees
 from model_training.errors import OutputNotFound
 
 BLOCK = 256 * 1024  # bytes read at a time
 LISTING_LIMIT = 100_000  # files; more is not a listing but a mistake of the job
+PATH_LIMIT = 4096  # characters; a longer path is none that programs can open (PATH_MAX)
+LISTING_TRIES = 3  # a job may move its folders while they are listed
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -40,22 +43,31 @@ class OutputFile:
 def list_outputs(folder: Path) -> list[OutputFile]:
     """The regular files below the folder, by path; none if there is no folder."""
     found: list[OutputFile] = []
-    with suppress(FileNotFoundError, NotADirectoryError):
-        found.extend(islice(_walk(folder), LISTING_LIMIT))
+    for _ in range(LISTING_TRIES):
+        found = []
+        try:
+            found.extend(islice(_walk(folder), LISTING_LIMIT))
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except OSError:  # it was changed under our hands; what we have is true as well
+            continue
+        break
     return sorted(found, key=lambda file: file.path)
 
 
 def _walk(folder: Path) -> Iterator[OutputFile]:
-    for root, _, names, descriptor in os.fwalk(folder, follow_symlinks=False):
-        prefix = os.path.relpath(root, folder) + "/" if root != str(folder) else ""
-        for name in names:
+    for inner in trees.walk(folder):
+        if not inner.files or sum(map(len, inner.parts)) > PATH_LIMIT:
+            continue
+        for name in inner.files:
+            path = "/".join((*inner.parts, name))
             # A name that is no text cannot be asked for in a URL, so it is not listed.
-            if not _is_text(prefix + name):
+            if len(path) > PATH_LIMIT or not _is_text(path):
                 continue
             with suppress(FileNotFoundError):  # the job may remove it at any time
-                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                found = os.stat(name, dir_fd=inner.descriptor, follow_symlinks=False)
                 if stat.S_ISREG(found.st_mode):
-                    yield _described(prefix + name, found)
+                    yield _described(path, found)
 
 
 def _is_text(name: str) -> bool:

@@ -1,10 +1,13 @@
 import hashlib
 import os
+import subprocess
+import sys
 from base64 import b64encode
 from pathlib import Path
 
 import pytest
 
+from model_training import trees
 from model_training.errors import OutputNotFound
 from model_training.outputs import list_outputs, open_output
 
@@ -88,3 +91,34 @@ def test_an_open_file_is_read_by_range_and_digested(output: Path):
         assert held.digest() == b64encode(hashlib.sha256(b"\0" * 1000).digest()).decode()
     finally:
         held.close()
+
+
+def test_files_below_more_folders_than_python_can_recurse_are_listed(output: Path):
+    place = os.open(output, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=place)
+        inner = os.open("d", os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(os.open("file", os.O_WRONLY | os.O_CREAT, dir_fd=place))
+    os.close(place)
+
+    try:
+        assert "d/" * 1500 + "file" in [file.path for file in list_outputs(output)]
+    finally:
+        trees.remove(output)  # else pytest must, which cannot
+    assert not output.exists()
+
+
+def test_a_folder_that_cannot_be_searched_hides_only_what_is_in_it(output: Path):
+    (output / "deep" / "file").touch()
+    (output / "deep").chmod(0o400)
+    code = (
+        "import sys; from pathlib import Path; from model_training.outputs import list_outputs;"
+        "print([file.path for file in list_outputs(Path(sys.argv[1]))])"
+    )
+    # Root may do everything; without these two capabilities it may do what an owner may.
+    as_owner = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+    prefix = as_owner if os.getuid() == 0 else []
+    told = subprocess.check_output([*prefix, sys.executable, "-c", code, str(output)], text=True)
+    assert told == "['model.json']\n"

@@ -10,7 +10,7 @@ from typing import Final
 
 from model_training.crash_points import reached
 from model_training.executors.local import cgroups, processes, records
-from model_training.executors.local.shelves import read_exit, read_run
+from model_training.executors.local.shelves import is_locked, read_exit, read_run
 from model_training.folders import JobFolder
 from model_training.jobs import JobState, Reason
 
@@ -92,6 +92,25 @@ def conclude_lost(folder: JobFolder, run: records.Record, at: str) -> records.Re
         return _write_end(folder, _lost(run, at, same_host=same_host))
     finally:
         os.close(lock)
+
+
+def end_unreadable(folder: JobFolder, at: str) -> None:
+    """See that nothing runs any more of a job that is to be removed, whose spec cannot be read.
+
+    Raises:
+        BlockingIOError: it was asked to stop and has not yet; try again.
+        OSError: a record could not be written; try again.
+    """
+    if not folder.path.exists():
+        return
+    if is_locked(folder):
+        if not folder.stop.exists():
+            ask_stop(folder, at)
+        msg = f"{folder.name} is still stopping"
+        raise BlockingIOError(msg)
+    run = read_run(folder)
+    if run is not None and read_exit(folder) is None:
+        conclude_lost(folder, run, at)
 
 
 def _lost(run: records.Record, at: str, *, same_host: bool) -> records.Record:

@@ -9,7 +9,6 @@ starts a process runs in threads, on one job at a time.
 
 import asyncio
 import itertools
-import logging
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Final, Self
@@ -22,7 +21,8 @@ from model_training.executors.local.devices import Devices, found_gpus
 from model_training.executors.local.feed import Feed
 from model_training.executors.local.intake import Applicant, Intake
 from model_training.executors.local.jobs import Job, Phase
-from model_training.executors.local.supervision import RETRY_S, Supervision, now
+from model_training.executors.local.removals import Removals
+from model_training.executors.local.supervision import Supervision, now
 from model_training.executors.local.threads import Tasks, Threads
 from model_training.executors.local.waiting import WaitingLine
 from model_training.folders import DataFolder
@@ -39,8 +39,6 @@ from model_training.logs.segments import LOG_LIMIT
 
 REFRESH_S: Final = 1.0  # the least time between two rounds of what waiting jobs wait for
 REFRESH_PER_JOB_S: Final = 0.002  # and so much more for each, as all of them are recorded anew
-
-log = logging.getLogger(__name__)
 
 
 class LocalExecutor:
@@ -71,6 +69,7 @@ class LocalExecutor:
         self._short_tasks = Tasks()  # what was promised to a caller: finished before we leave
         self._long_tasks = Tasks()  # what goes on without us
         self._intake = Intake(data, self._threads, self._short_tasks)
+        self._removals = Removals(data, self._threads, self._long_tasks)
         self._feed = Feed()
         self._supervision = Supervision(self._threads, self._feed.publish)
         self._jobs: dict[str, Job] = {}
@@ -100,7 +99,7 @@ class LocalExecutor:
             self._take_over(each)
         self._fill()
         self._refresh()
-        self._long_tasks.start(self._threads.run(shelves.discard_leftovers, self._data))
+        self._removals.finish_earlier()
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -192,10 +191,10 @@ class LocalExecutor:
         if job.phase is Phase.ACTIVE:
             self._active.add(job)
             self._long_tasks.start(self._adopt(job))
+        elif job.phase is Phase.WAITING and job.is_stopping:
+            self._short_tasks.start(self._end_waiting(job))
         elif job.phase is Phase.WAITING:
             self._line.join(job)
-            if job.is_stopping:
-                self._short_tasks.start(self._end_waiting(job))
 
     def _fill(self) -> None:
         """Start who can start; then those who still wait see it move."""
@@ -264,14 +263,17 @@ class LocalExecutor:
             if job is None or job.phase is Phase.ENDED or job.is_stopping:
                 return
             job.is_stopping = True
-            end = self._end_waiting if job.phase is Phase.WAITING else self._ask_stop
-            stopping = self._short_tasks.start(end(job))
+            is_waiting = job.phase is Phase.WAITING
+            if is_waiting:  # at once: before the task begins, the line may move and start the job
+                self._line.leave(job)
+            end = self._end_waiting(job) if is_waiting else self._ask_stop(job)
+            stopping = self._short_tasks.start(end)
             self._stopping[name] = stopping
             stopping.add_done_callback(lambda _done: self._stopping.pop(name))
         await asyncio.shield(stopping)
 
     async def _end_waiting(self, job: Job) -> None:
-        self._line.leave(job)
+        """End a job that has left the line."""
         try:
             end = await self._threads.run(endings.end_unstarted, job.folder, now())
         except OSError as error:
@@ -297,8 +299,9 @@ class LocalExecutor:
         """Stop whatever runs of the job and forget it: see ``Executor.remove``."""
         job = self._jobs.get(name) or await self._settled(name)
         if job is None:
-            await self._discard(name)
-            self._feed.publish(jobs.gone_unknown(self._data.job(name)))
+            self._removals.forget(
+                name, lambda: self._feed.publish(jobs.gone_unknown(self._data.job(name)))
+            )
             return
         if not job.is_removing:
             job.is_removing = True  # before anything is awaited: many may ask at once
@@ -318,9 +321,11 @@ class LocalExecutor:
     async def _withdraw(self, job: Job) -> None:
         """Take a job that never started out of sight. Needs no space, unlike writing its end."""
         self._line.leave(job)
+        job.is_stopping = True
         try:
             await self._threads.run(shelves.set_aside, self._data, job.spec.name)
         except OSError as error:
+            job.is_stopping = False
             self._line.join(job)
             self._fill()
             raise _cannot_stop(job, error) from error
@@ -329,7 +334,10 @@ class LocalExecutor:
         self._fill()
 
     async def _settled(self, name: str) -> Job | None:
-        found = await self._threads.run(shelves.find, self._data, name)
+        try:
+            found = await self._threads.run(shelves.find, self._data, name)
+        except ExecutorUnavailable:  # its spec is broken: removed as one that is not known
+            found = None
         if found is None or name in self._jobs:
             return self._jobs.get(name)
         self._take_over(found)
@@ -338,19 +346,9 @@ class LocalExecutor:
 
     async def _remove(self, job: Job) -> None:
         await job.ended.wait()
-        await self._discard(job.spec.name)
+        await self._removals.discard(job.spec.name)
         del self._jobs[job.spec.name]
         self._feed.publish(jobs.gone(job.spec, job.folder, job.observation))
-
-    async def _discard(self, name: str) -> None:
-        while names.is_job_name(name):
-            try:
-                await self._threads.run(shelves.discard, self._data, name)
-            except OSError as error:
-                log.warning("%s cannot be removed yet: %s", name, error)
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
     # Observing
 

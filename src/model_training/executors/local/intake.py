@@ -15,10 +15,10 @@ from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from model_training import trees
 from model_training.crash_points import reached
 from model_training.errors import DiskReserveReached, ExecutorUnavailable
 from model_training.executors.local import records
-from model_training.executors.local.shelves import clear
 from model_training.executors.local.threads import Tasks, Threads
 from model_training.folders import DataFolder, JobFolder
 from model_training.jobs import JobSpec, JSONObject
@@ -125,7 +125,7 @@ class _Batch:
             try:
                 new.path.mkdir(mode=0o700)
             except FileExistsError:  # what a refused one left
-                clear(new.path)
+                trees.remove(new.path)
                 new.path.mkdir(mode=0o700)
             reached("launch.folder-made")
             self._specs[name] = _line(applicant)
@@ -162,12 +162,12 @@ class _Batch:
     def _refuse(self, name: str, error: OSError) -> None:
         """Leave nothing of the job, unless it was there before."""
         with contextlib.suppress(OSError):
-            clear(self._data.new_jobs / name)
+            trees.remove(self._data.new_jobs / name)
         if isinstance(error, FileExistsError):
             self.refused[name] = error
             return
         with contextlib.suppress(OSError):
-            clear(self._data.job(name).path)
+            trees.remove(self._data.job(name).path)
             (self._data.open_jobs / name).unlink(missing_ok=True)
         root = self._data.root
         self.refused[name] = (

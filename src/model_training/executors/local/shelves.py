@@ -6,14 +6,13 @@ All functions block and are called from threads.
 import contextlib
 import logging
 import os
-import shutil
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model_training import names
+from model_training import names, trees
 from model_training.crash_points import reached
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.local import processes, records
@@ -47,7 +46,7 @@ def prepare(data: DataFolder) -> None:
     for folder in (data.jobs, data.open_jobs, data.new_jobs, data.gone_jobs, data.environments):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for half_written in data.new_jobs.iterdir():
-        clear(half_written)
+        trees.remove(half_written)
     for marker in data.open_jobs.iterdir():
         if names.is_job_name(marker.name):
             _make_whole(data.job(marker.name), marker)
@@ -203,49 +202,24 @@ def set_aside(data: DataFolder, name: str) -> None:
         records.sync_folder(data.gone_jobs)
 
 
-def discard(data: DataFolder, name: str) -> None:
-    """Take the folder out of sight at once, then remove it; repeats what a crash interrupted.
+def discard(data: DataFolder, name: str, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Remove what was set aside of the job, at this time or before a crash.
 
     Raises:
+        InterruptedError: ``is_over`` said that the rest shall wait.
         OSError: something of it cannot be removed.
     """
-    set_aside(data, name)
     reached("remove.renamed")
     for left in data.gone_jobs.glob(f"{name}.*"):
-        clear(left)
+        trees.remove(left, is_over)
 
 
-def discard_leftovers(data: DataFolder) -> None:
-    """Finish the removals that a crash interrupted."""
+def discard_leftovers(data: DataFolder, is_over: Callable[[], bool]) -> None:
+    """Finish the removals that a crash interrupted, until ``is_over``."""
     for left in data.gone_jobs.iterdir():
         try:
-            clear(left)
+            trees.remove(left, is_over)
+        except InterruptedError:
+            return
         except OSError as error:
             log.warning("%s cannot be removed: %s", left, error)
-
-
-def clear(path: Path) -> None:
-    """Remove a file or a tree, also one in which a job took away its owner's rights.
-
-    Raises:
-        OSError: something of it cannot be removed.
-    """
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        pass  # another thread was at it too
-    except PermissionError:
-        _open_up(path)
-        shutil.rmtree(path)
-
-
-def _open_up(path: Path) -> None:
-    """Give the owner back the right to every folder of a tree; links are not followed."""
-    path.chmod(0o700)
-    for folder, subfolders, _ in os.walk(path):
-        for subfolder in (Path(folder, name) for name in subfolders):
-            if not subfolder.is_symlink():  # what it points to is not ours to change
-                subfolder.chmod(0o700)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,14 +22,20 @@ class Threads:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="local-executor")
+        self._closing = threading.Event()
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in a thread."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, partial(call, *args, **kwargs))
 
+    def is_closing(self) -> bool:
+        """Whether calls that take long shall leave the rest to another time; for use in them."""
+        return self._closing.is_set()
+
     def close(self) -> None:
         """Wait for the calls that run, and drop those that have not begun."""
+        self._closing.set()
         self._pool.shutdown(cancel_futures=True)
 
 

@@ -22,6 +22,8 @@ class Request:
     body: bytes = b""
     silence_s: float | None = None
     """longest silence to bear, in seconds; None: the client's own"""
+    within_s: float | None = None
+    """what is left of the caller's time, in seconds: neither connecting nor silence is longer"""
 
 
 @dataclass(frozen=True, slots=True)

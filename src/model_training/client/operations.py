@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar, cast
@@ -49,6 +50,7 @@ T = TypeVar("T")
 # Following instead would be told at once, but would carry the whole log of a chatty job.
 FIRST_LOOK_S = 0.05
 LONGEST_LOOK_S = 1.0
+LAST_LOOK_S = 1.0  # for the answer to a look that is made when the time is over
 TAIL_LINES = 20  # of the log, in the message of JobFailed
 TAIL_BYTES = 10_000  # of them at most: a line may be very long
 
@@ -148,24 +150,36 @@ def delete(name: str, wait_s: float | None, patience_s: float) -> Operation[Trai
 def wait(
     name: str, timeout_s: float | None, *, check: bool, patience_s: float
 ) -> Operation[TrainingJob]:
-    """Wait until the job has ended."""
-    began, pause = time.monotonic(), FIRST_LOOK_S
-    job = yield from status(name, patience_s)
+    """Wait until the job has ended.
+
+    A server that cannot be reached is waited for no longer than the job is.
+    """
+    until = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    pause = FIRST_LOOK_S
+    job = yield from _look(name, patience_s, until)
     while not job.state.is_terminal:
+        left = until - time.monotonic()
+        if left <= 0:
+            raise WaitTimedOut(f"{name} is still {job.state} after {timeout_s:g} s; it goes on")
         pause = min(pause * 1.5, LONGEST_LOOK_S)
-        if timeout_s is not None:
-            left = began + timeout_s - time.monotonic()
-            if left <= 0:
-                raise WaitTimedOut(f"{name} is still {job.state} after {timeout_s:g} s; it goes on")
-            pause = min(pause, left)
-        yield Pause(pause)
-        job = yield from status(name, LASTING_PATIENCE_S)
+        yield Pause(min(pause, left))
+        job = yield from _look(name, LASTING_PATIENCE_S, until)
     if check and job.state is not JobState.SUCCEEDED:
         tail = yield from _log_tail(name, patience_s)
         raise JobFailed(
             name, state=job.state, reason=job.reason, exit_code=job.exit_code, tail=tail
         )
     return job
+
+
+def _look(name: str, patience_s: float, until: float) -> Operation[TrainingJob]:
+    """The job as it stands, asked for until that time of the monotonic clock at the longest."""
+    if until == math.inf:
+        return (yield from status(name, patience_s))
+    left = max(0.0, until - time.monotonic())
+    request = Request(path=job_path(name, "status"), within_s=max(left, LAST_LOOK_S))
+    retries = Retries(min(patience_s, left), from_now=True)
+    return _job((yield from ask(request, retries)))
 
 
 def _log_tail(name: str, patience_s: float) -> Operation[str]:

@@ -21,12 +21,22 @@ BUSY = frozenset({429, 502, 503, 504})  # 502 and 504 come from a proxy in front
 
 
 class Retries:
-    """Doubling delays with jitter, within a limit on the whole time without success."""
+    """Doubling delays with jitter, within a limit on the whole time without success.
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    That time begins with the first failure; with ``from_now`` at once, so that a first attempt
+    that hangs is part of it.
+    """
+
+    def __init__(
+        self,
+        patience_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        from_now: bool = False,
+    ) -> None:
         self._patience_s = patience_s
         self._clock = clock
-        self._failing_since: float | None = None
+        self._failing_since = clock() if from_now else None
         self._paused_s = 0.0
         self._failures = 0
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -48,17 +48,23 @@ def _prepared(
     headers = {"user-agent": f"model-training/{__version__}", **request.headers}
     if address.token:
         headers["authorization"] = f"Bearer {address.token}"
-    timeout = http.timeout
-    if request.silence_s is not None:
-        timeout = httpx2.Timeout(http.timeout.connect, read=request.silence_s)
     return http.build_request(
         request.method,
         address.url + request.path,
         params=list(request.query) or None,
         headers=headers,
         content=request.body or None,
-        timeout=timeout,
+        timeout=_timeout(http.timeout, request),
     )
+
+
+def _timeout(own: httpx2.Timeout, request: Request) -> httpx2.Timeout:
+    if request.within_s is not None:
+        limits = (own.connect, request.within_s)
+        return httpx2.Timeout(min(limit for limit in limits if limit is not None))
+    if request.silence_s is not None:
+        return httpx2.Timeout(own.connect, read=request.silence_s)
+    return own
 
 
 def _headers(response: httpx2.Response) -> Mapping[str, str]:
@@ -141,7 +147,7 @@ class AsyncWire:
         self._response: httpx2.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
 
-    async def perform_all(self, operation: Operation[None]) -> AsyncIterator[object]:
+    async def perform_all(self, operation: Operation[None]) -> AsyncGenerator[object]:
         """Do everything an operation asks for; gives what it emits."""
         step = partial(operation.send, None)
         try:

@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from contextlib import aclosing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
@@ -48,6 +50,8 @@ class Script:
         self.damaged = False
         self.log_open = threading.Event()
         self.log_open.set()
+        self.hangs = False
+        self.hung_up = threading.Event()
         self.end = {"state": "succeeded", "reason": None, "message": None, "exit_code": 0}
 
     def job(self) -> dict[str, object]:
@@ -115,7 +119,10 @@ class Handler(BaseHTTPRequestHandler):
         headers = self._note()
         path = urlsplit(self.path).path
         if path == f"/training-jobs/{NAME}/status":
-            self._json(200, self.script.job())
+            if self.script.hangs:
+                self._until_hung_up()
+            else:
+                self._json(200, self.script.job())
         elif path == "/pipelines/digits":
             parameters = {"epochs": {"type": "integer"}, "name": {"type": "string"}}
             self._json(200, {"name": "digits", "parameters": parameters})
@@ -131,6 +138,13 @@ class Handler(BaseHTTPRequestHandler):
             self._json(
                 404, {"status": 404, "type": "/problems/job-not-found", "detail": f"{query}"}
             )
+
+    def _until_hung_up(self) -> None:
+        self.close_connection = True
+        self.connection.settimeout(30)
+        with contextlib.suppress(ConnectionError):
+            self.connection.recv(1)
+        self.script.hung_up.set()
 
     def _download(self) -> None:
         models = self.script.models
@@ -157,6 +171,9 @@ class Handler(BaseHTTPRequestHandler):
         for event in self._events(start):
             self.wfile.write(event[:left])
             self.wfile.flush()
+            if self.script.hangs and b"event: log" in event:
+                self._until_hung_up()
+                return
             left -= len(event)
             if left <= 0:
                 return
@@ -227,6 +244,13 @@ def outcome(process: subprocess.Popen[bytes]) -> tuple[int, bytes, str]:
     return process.returncode, out, err.decode()
 
 
+def until_asked(server: Running) -> None:
+    deadline = time.monotonic() + 30
+    while not server.script.seen:
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.02)
+
+
 def test_a_create_whose_answer_is_lost_makes_one_job(server: Running, client: Client):
     server.script.answers_to_lose = 2
     assert client.create("digits", {"epochs": 1}).name == NAME
@@ -261,6 +285,42 @@ async def test_the_asynchronous_client_follows_alike(server: Running):
     assert job.exit_code == 0
 
 
+async def test_an_asynchronous_follower_that_stops_reading_hangs_up_at_once(server: Running):
+    server.script.hangs = True
+    async with AsyncClient(data=server.data) as client:
+        async with aclosing(client.follow(NAME)) as pieces:
+            async for piece in pieces:
+                assert piece == LOG[:7]
+                break
+        # The event loop does not run meanwhile, so nothing else can do it later.
+        assert server.script.hung_up.wait(5)
+
+
+def test_waiting_for_a_job_of_a_server_that_went_away_ends_with_its_timeout(tmp_path: "Path"):
+    running = Running(tmp_path)
+    running.script.end = {"state": "running", "exit_code": None}
+    running.server.RequestHandlerClass.protocol_version = "HTTP/1.0"  # so that none stays open
+    try:
+        process = command(running, "wait", NAME, "--timeout", "2")
+        until_asked(running)
+    finally:
+        running.close()
+    began = time.monotonic()
+    code, out, err = outcome(process)
+    assert time.monotonic() - began < 5
+    assert (code, out) == (5, b"")
+    assert f"could not wait for the job {NAME}" in err
+
+
+def test_waiting_for_a_job_of_a_server_that_hangs_ends_with_its_timeout(server: Running):
+    server.script.hangs = True
+    with Client(data=server.data) as client:
+        began = time.monotonic()
+        with pytest.raises(errors.ServerUnreachable):
+            client.wait(NAME, timeout=0.3)
+        assert time.monotonic() - began < 5
+
+
 def test_a_created_job_can_be_waited_for(client: Client):
     assert client.create("digits").wait().state == "succeeded"
 
@@ -280,6 +340,38 @@ def test_a_download_that_is_cut_begins_anew_and_is_whole(
     folder.mkdir()
     assert client.download(NAME, "model.bin", folder).read_bytes() == MODEL
     assert [each.name for each in folder.iterdir()] == ["model.bin"]
+
+
+def test_a_downloaded_file_has_the_mode_that_the_umask_gives(server: Running, tmp_path: "Path"):
+    code = (
+        "import os, sys; from model_training import Client; os.umask(0o027)\n"
+        "with Client(data=sys.argv[1]) as c: c.download(sys.argv[2], 'model.bin', sys.argv[3])"
+    )
+    argv = [sys.executable, "-c", code, str(server.data), NAME, str(tmp_path / "model")]
+    subprocess.run(argv, check=True, timeout=30)
+    assert (tmp_path / "model").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the umask is read from /proc")
+def test_no_other_thread_sees_another_umask_during_a_download(tmp_path: "Path"):
+    code = """
+import os, sys
+from pathlib import Path
+from model_training.client.downloads import PartialFile
+os.umask(0o077)
+seen = set()
+def look(frame, event, argument):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    seen.add(next(line for line in lines if line.startswith("Umask")))
+with PartialFile(Path(sys.argv[1]) / "download") as file:
+    sys.setprofile(look)
+    file.keep()
+    sys.setprofile(None)
+print(seen)
+"""
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    found = subprocess.run(argv, check=True, timeout=60, capture_output=True, text=True)
+    assert found.stdout == "{'Umask:\\t0077'}\n"
 
 
 def test_a_file_that_shrinks_while_it_is_fetched_is_the_new_one_alone(
@@ -352,6 +444,24 @@ def test_following_as_json_gives_the_events_of_the_api(server: Running):
     assert events[0]["reason"] == "WaitingForSlot"
     assert events[-1] == {"event": "end", **server.script.end}
     assert all(e["id"].startswith("1.") for e in events if e["event"] == "log")
+
+
+def test_ctrl_c_while_events_are_shown_as_json_tells_how_to_come_back(server: Running):
+    server.script.log_open.clear()
+    process = command(server, "logs", "-f", "--json", NAME)
+    assert process.stdout is not None
+    assert b"WaitingForSlot" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    code, out, err = outcome(process)
+    assert (code, out) == (130, b"")
+    assert f"model-training logs -f {NAME}" in err
+    assert f"model-training stop {NAME}" in err
+
+
+def test_a_deleted_job_is_null_as_json(server: Running, client: Client):
+    client.create("digits")
+    code, out, _ = outcome(command(server, "delete", NAME, "--json"))
+    assert (code, json.loads(out)) == (0, None)
 
 
 def test_ctrl_c_leaves_the_job_and_tells_how_to_come_back(server: Running):

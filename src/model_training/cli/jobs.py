@@ -134,14 +134,14 @@ def stop_command(talk: Talk, name: str) -> None:
 @json_option
 @click.pass_obj
 def delete_command(talk: Talk, name: str, wait: float | None) -> None:
-    """Stop the job NAME and remove it, its log and its outputs."""
+    """Stop the job NAME and remove it, its log and its outputs.
+
+    --json prints the job as it stands, or null once it is gone (HTTP answers 204 with nothing).
+    """
     talk.aim = f"delete the job {name}"
     with talk.client() as client:
         job = client.delete(name, wait=wait)
-    if job is None:
-        if not talk.json:  # as HTTP answers it: 204, no content
-            talk.data("deleted")
-    elif talk.json:
-        talk.give_json(job.to_json())
+    if talk.json:
+        talk.give_json(job and job.to_json())
     else:
-        talk.data(str(job.state))
+        talk.data(str(job.state) if job else "deleted")

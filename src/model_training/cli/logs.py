@@ -130,12 +130,16 @@ def follow_log(
     return exits.ERROR  # not reached: the client's events end with "end" or raise
 
 
-def _follow_as_json(client: "Client", name: str, options: "LogOptions") -> int:
+def _follow_as_json(talk: Talk, client: "Client", name: str, options: "LogOptions") -> int:
     code = exits.ERROR
-    for event in client.events(name, **options):
-        click.echo(json.dumps(event_to_json(event), ensure_ascii=False))
-        if isinstance(event, Ended):
-            code = exits.of_job(event.state, event.exit_code)
+    try:
+        for event in client.events(name, **options):
+            click.echo(json.dumps(event_to_json(event), ensure_ascii=False))
+            if isinstance(event, Ended):
+                code = exits.of_job(event.state, event.exit_code)
+    except KeyboardInterrupt:
+        say_how_to_return(talk, name)
+        return exits.INTERRUPTED
     return code
 
 
@@ -175,7 +179,7 @@ def logs_command(talk: Talk, name: str, **chosen: object) -> int:
     options: LogOptions = {k: v for k, v in chosen.items() if v not in (None, False)}  # pyright: ignore[reportAssignmentType]
     with talk.client() as client:
         if talk.json:
-            return _follow_as_json(client, name, options)
+            return _follow_as_json(talk, client, name, options)
         if follow:
             return follow_log(talk, client, name, options, raw=raw)
         return _print_log(talk, client, name, options, raw=raw)

@@ -5,7 +5,8 @@ method prints, none reads a whole log into memory, and none can start a job twic
 carries an Idempotency-Key and may therefore be sent again after a lost connection.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar, Unpack, cast
@@ -143,6 +144,7 @@ class Client:
 
         Raises:
             WaitTimedOut: it has not ended in that time; it goes on.
+            ServerUnreachable: the server did not answer within it (without: for 300 s).
         """
         operation = operations.wait(name, timeout, check=check, patience_s=self._patience_s)
         return self._run(operation)
@@ -270,26 +272,28 @@ class AsyncClient:
 
     async def list(
         self, *, limit: int | None = None, **filters: Unpack[JobFilters]
-    ) -> AsyncIterator[TrainingJob]:
+    ) -> AsyncGenerator[TrainingJob]:
         """Jobs, newest first; at most ``limit``, else all of them. Pages are fetched as needed."""
         operation = operations.list_jobs(filters, limit, self._patience_s)
-        async for item in self._items(operation):
-            yield cast("TrainingJob", item)
+        async with aclosing(self._items(operation)) as items:
+            async for item in items:
+                yield cast("TrainingJob", item)
 
     async def status(self, name: str) -> TrainingJob:
         """The job as it stands."""
         return await self._run(operations.status(name, self._patience_s))
 
-    async def logs(self, name: str, **options: Unpack[LogOptions]) -> AsyncIterator[bytes]:
+    async def logs(self, name: str, **options: Unpack[LogOptions]) -> AsyncGenerator[bytes]:
         """The log as it stands, byte for byte, in pieces.
 
         Raises:
             ServerUnreachable: also when it was cut in the middle; what came is then a part.
         """
-        async for item in self._items(operations.log(name, options, self._patience_s)):
-            yield cast("bytes", item)
+        async with aclosing(self._items(operations.log(name, options, self._patience_s))) as items:
+            async for item in items:
+                yield cast("bytes", item)
 
-    async def follow(self, name: str, **options: Unpack[LogOptions]) -> AsyncIterator[bytes]:
+    async def follow(self, name: str, **options: Unpack[LogOptions]) -> AsyncGenerator[bytes]:
         """The log as it is printed, byte for byte, in pieces, until the job has ended.
 
         Waits for a job that has not started. Goes on by itself after a lost connection or a
@@ -298,14 +302,18 @@ class AsyncClient:
         Raises:
             ServerUnreachable: the log cannot be followed to its end. It never just stops.
         """
-        async for event in self.events(name, **options):
-            if isinstance(event, LogBytes):
-                yield event.data
+        async with aclosing(self.events(name, **options)) as events:
+            async for event in events:
+                if isinstance(event, LogBytes):
+                    yield event.data
 
-    async def events(self, name: str, **options: Unpack[LogOptions]) -> AsyncIterator[LogEvent]:
+    async def events(self, name: str, **options: Unpack[LogOptions]) -> AsyncGenerator[LogEvent]:
         """Like ``follow``, with changes of state, gaps and lost connections; ``Ended`` is last."""
-        async for item in self._items(following.follow(name, options, self._patience_s)):
-            yield cast("LogEvent", item)
+        async with aclosing(
+            self._items(following.follow(name, options, self._patience_s))
+        ) as items:
+            async for item in items:
+                yield cast("LogEvent", item)
 
     async def wait(
         self,
@@ -323,6 +331,7 @@ class AsyncClient:
 
         Raises:
             WaitTimedOut: it has not ended in that time; it goes on.
+            ServerUnreachable: the server did not answer within it (without: for 300 s).
         """
         operation = operations.wait(name, timeout, check=check, patience_s=self._patience_s)
         return await self._run(operation)
@@ -353,8 +362,11 @@ class AsyncClient:
         The file appears when it is whole and fits the digest that the server told.
         """
         with PartialFile(target_of(path, to)) as file:
-            async for item in self._items(operations.download(name, path, self._patience_s)):
-                file.receive(item)
+            async with aclosing(
+                self._items(operations.download(name, path, self._patience_s))
+            ) as items:
+                async for item in items:
+                    file.receive(item)
             return file.keep()
 
     async def pipelines(self) -> tuple[PipelineInfo, ...]:
@@ -384,5 +396,5 @@ class AsyncClient:
         *_, result = [item async for item in self._items(emitting_its_result(operation))]
         return cast("T", result)
 
-    def _items(self, operation: Operation[None]) -> AsyncIterator[object]:
+    def _items(self, operation: Operation[None]) -> AsyncGenerator[object]:
         return AsyncWire(self._http, self._finder).perform_all(operation)

@@ -7,7 +7,7 @@ server told, and renamed. What was cut or damaged leaves nothing behind.
 import base64
 import hashlib
 import os
-import tempfile
+import secrets
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -41,9 +41,11 @@ class PartialFile:
 
     def __enter__(self) -> Self:
         self.target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".download-", dir=self.target.parent)
+        self._path = self.target.with_name(f".download-{secrets.token_hex(8)}")
+        # Not by mkstemp, whose files are 0600: the umask decides, as for any file of a command.
+        # It can be asked for only by setting it, which other threads would notice.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         self._file = os.fdopen(descriptor, "wb")
-        self._path = Path(name)
         self._digest = hashlib.sha256()
         return self
 
@@ -74,9 +76,6 @@ class PartialFile:
             msg = f"what came for {self.target} does not fit its SHA-256 digest; ask again"
             raise ServerUnreachable(msg)
         self._file.close()
-        mask = os.umask(0)
-        os.umask(mask)
-        self._path.chmod(0o666 & ~mask)  # as any file that a command makes; mkstemp says 0600
         return self._path.replace(self.target)
 
     def __exit__(

@@ -1,6 +1,6 @@
 """A job at hand: what ``create`` gives, so that one may write ``create(...).wait()``."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -92,11 +92,11 @@ class AsyncJob:
         self.record = await self._client.wait(self.name, timeout=timeout, check=check)
         return self.record
 
-    def logs(self, **options: Unpack[LogOptions]) -> AsyncIterator[bytes]:
+    def logs(self, **options: Unpack[LogOptions]) -> AsyncGenerator[bytes]:
         """The log as it stands."""
         return self._client.logs(self.name, **options)
 
-    def follow(self, **options: Unpack[LogOptions]) -> AsyncIterator[bytes]:
+    def follow(self, **options: Unpack[LogOptions]) -> AsyncGenerator[bytes]:
         """The log as it is printed, until the job has ended."""
         return self._client.follow(self.name, **options)
 

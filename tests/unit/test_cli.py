@@ -227,6 +227,18 @@ def test_a_broken_pipeline_is_told_by_file_line_and_key(tmp_path: Path):
     assert "pipeline.toml:2: command" in result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="affinity is Linux's")
+def test_the_doctor_counts_the_cpus_that_this_process_may_use(tmp_path: Path):
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        found = ran("doctor", "--json", data=tmp_path)
+    finally:
+        os.sched_setaffinity(0, before)
+    cpus = next(each["found"] for each in json.loads(found.stdout) if each["what"] == "CPUs")
+    assert cpus == "1; without GPUs, 1 slot(s) by default"
+
+
 def test_the_doctor_names_each_thing_and_fails_only_for_what_is_broken(tmp_path: Path):
     healthy = ran("doctor", "--json", data=tmp_path)
     findings = {each["what"]: each["level"] for each in json.loads(healthy.stdout)}

@@ -132,8 +132,9 @@ def _cgroup(delegated: Path | None) -> Finding:
 
 def _machine() -> Iterator[Finding]:
     from model_training.executors.local import cgroups
+    from model_training.executors.local.devices import usable_cpus
 
-    cpus = os.cpu_count() or 1
+    cpus = len(usable_cpus()) or os.cpu_count() or 1
     yield Finding("ok", "CPUs", f"{cpus}; without GPUs, {max(1, cpus // 2)} slot(s) by default")
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     yield Finding("ok", "GPUs", str(gpus) if gpus else "none; jobs that ask for one are refused")

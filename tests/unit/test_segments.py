@@ -274,9 +274,13 @@ def test_a_negative_offset_is_refused(tmp_path: Path):
 def test_a_broken_disk_is_not_taken_for_a_full_one(tmp_path: Path):
     writer = SegmentWriter(tmp_path / "log")
     (tmp_path / "log").rmdir()
-    with pytest.raises(FileNotFoundError):
-        writer.write(b"abc", START)
+    writer.write(b"abc", START)
+    (tmp_path / "log").mkdir()
+    writer.write(b"de", START)
     writer.close()
+    assert LogView(tmp_path / "log").gaps() == (
+        Gap(0, 3, "write failed: No such file or directory"),
+    )
 
 
 def test_the_tail_of_one_huge_line_needs_little_memory(tmp_path: Path):
@@ -309,6 +313,23 @@ def run(program: str, *prefix: str) -> str:
     done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_bytes_that_a_disk_refuses_are_a_gap_that_says_why(tmp_path: Path):
+    program = f"""
+    import resource
+    from pathlib import Path
+    from model_training.logs.segments import LogView, SegmentWriter
+    writer = SegmentWriter(Path({str(tmp_path)!r}))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # of each file
+    writer.write(bytes(10_000), 1)
+    writer.write(bytes(100), 2)
+    writer.close()
+    """
+    run(program)
+    log = LogView(tmp_path)
+    assert log.gaps() == (Gap(4096, 10_000, "write failed: File too large"),)
+    assert log.segments() == [(0, 4096), (10_000, 10_100)]
 
 
 def own_mounts() -> list[str]:

@@ -1,11 +1,12 @@
 """Writing a log, as the supervisor of a job does, in the layout of ``layout.py``.
 
 Standard library only and cheap to import, as is ``LogView``, which reads what is written here.
-A job that prints must never fail nor wait because of its log: a full disk and a reached limit
-cost bytes, which are counted, and show as gaps.
+A job that prints must never fail nor wait because of its log: a full or broken disk and a reached
+limit cost bytes, which are counted, and show as gaps.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from model_training.logs.index import IndexWriter
@@ -46,6 +47,7 @@ class SegmentWriter:
         self._kept = sum(end - start for start, end in self._finished)
         self._current: _Segment | None = None
         self._lost_from: int | None = None  # set while bytes are lost
+        self._lost_because = ""
         self._unwritten_gaps = b""
         self._unsynced: set[int] = set()
         if self._finished:
@@ -60,24 +62,20 @@ class SegmentWriter:
     def write(self, data: bytes | memoryview, time_ns: int) -> None:
         """Append; readers see it on return.
 
-        Times (ns since 1970) never go back within a log: an earlier one is moved up. When the
-        disk is full the bytes are counted and become a gap, and nothing is raised.
-
-        Raises:
-            OSError: anything else is wrong with the disk; what was written before it stays.
+        Times (ns since 1970) never go back within a log: an earlier one is moved up. Bytes that
+        the disk does not take are counted and become a gap, and nothing is raised.
         """
         rest = memoryview(data).cast("B")
         if len(rest):
             self._time_ns = max(self._time_ns, time_ns)
         while len(rest):
             try:
-                written = self._write_some(rest)
+                rest = rest[self._write_some(rest) :]
             except OSError as error:
-                if error.errno not in DISK_FULL:
-                    raise
-                self._lose(len(rest))
+                self._lose(len(rest), error)
                 return
-            rest = rest[written:]
+            self._end_loss()
+            self._drop_middle()
 
     def close(self) -> None:
         """Bring all of it to the disk, a gap at the end too. The second time it does nothing.
@@ -88,7 +86,7 @@ class SegmentWriter:
         try:
             if self._lost_from is not None:
                 self._open(self._position)  # an empty segment: the hole before it is the gap
-                self._end_loss(self._position)
+                self._end_loss()
             self._sync()
         except OSError as error:
             if error.errno not in DISK_FULL:
@@ -105,8 +103,6 @@ class SegmentWriter:
         written = segment.write(data[: self._segment_size - segment.size], self._time_ns)
         self._position += written
         self._kept += written
-        self._end_loss(segment.start)
-        self._drop_middle()
         return written
 
     def _open(self, start: int) -> "_Segment":
@@ -118,7 +114,7 @@ class SegmentWriter:
         self._unsynced.add(start)
         return opened
 
-    def _lose(self, count: int) -> None:
+    def _lose(self, count: int, error: OSError) -> None:
         if self._current is not None and self._current.size == 0:
             # Its name is an offset that the next bytes to succeed will not have.
             self._current.close()
@@ -126,12 +122,14 @@ class SegmentWriter:
             self._current = None
         if self._lost_from is None:
             self._lost_from = self._position
+            is_full = error.errno in DISK_FULL
+            self._lost_because = "disk full" if is_full else f"write failed: {error.strerror}"
         self._position += count
 
-    def _end_loss(self, end: int) -> None:
-        if self._lost_from is not None:
+    def _end_loss(self) -> None:
+        if self._lost_from is not None and self._current is not None:
             start, self._lost_from = self._lost_from, None
-            self._note_gap(start, end, "disk full")
+            self._note_gap(start, self._current.start, self._lost_because)
         elif self._unwritten_gaps:
             self._write_gaps()
 
@@ -143,8 +141,10 @@ class SegmentWriter:
             self._kept -= end - start
 
     def _remove(self, start: int) -> None:
-        log_path(self._folder, start).unlink()
-        index_path(self._folder, start).unlink(missing_ok=True)
+        # What a broken disk keeps is no gap; no byte is written to it again.
+        with suppress(OSError):
+            log_path(self._folder, start).unlink()
+            index_path(self._folder, start).unlink(missing_ok=True)
         self._unsynced.discard(start)
 
     def _note_gap(self, start: int, end: int, reason: str) -> None:
@@ -152,19 +152,17 @@ class SegmentWriter:
         self._write_gaps()
 
     def _write_gaps(self) -> None:
-        """Write down why; what the disk has no room for is tried again with the next bytes."""
-        fd = os.open(gaps_path(self._folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        try:
-            size = os.fstat(fd).st_size
-            if os.write(fd, self._unwritten_gaps) < len(self._unwritten_gaps):
-                os.ftruncate(fd, size)
-                return
-            self._unwritten_gaps = b""
-        except OSError as error:
-            if error.errno not in DISK_FULL:
-                raise
-        finally:
-            os.close(fd)
+        """Write down why; what the disk does not take is tried again with the next bytes."""
+        with suppress(OSError):
+            fd = os.open(gaps_path(self._folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                size = os.fstat(fd).st_size
+                if os.write(fd, self._unwritten_gaps) < len(self._unwritten_gaps):
+                    os.ftruncate(fd, size)
+                    return
+                self._unwritten_gaps = b""
+            finally:
+                os.close(fd)
 
     def _sync(self) -> None:
         paths = [path(self._folder, s) for s in self._unsynced for path in (log_path, index_path)]

@@ -127,10 +127,11 @@ async def test_a_long_removal_does_not_hold_up_the_end_and_is_finished_later(
 ) -> None:
     left = data.gone_jobs / "model-training-local-left.1"
     left.mkdir(parents=True)
-    for number in range(20_000):
+    count = 40_000
+    for number in range(count):
         (left / str(number)).touch()
     async with work():
-        pass
+        await until(lambda: len(list(left.iterdir())) < count, what="the removal has begun")
     assert left.exists(), "the end waited for the whole removal"
     async with work():
         await until(lambda: nothing_left(data))

@@ -299,3 +299,38 @@ def test_a_pidfd_is_only_had_for_the_very_process() -> None:
     processes.send(pidfd, signal.SIGKILL)  # to the dead: no error, and nobody else is hit
     os.close(pidfd)
     assert processes.open_pidfd(who) is None
+
+
+def test_a_job_out_of_reach_is_seen_through_to_its_end(data: DataFolder) -> None:
+    """As one that goes on as root by sudo is for everybody else."""
+    if os.getuid():
+        pytest.skip("only root can become somebody else without a password")
+    go = data.root.parent / "go"
+    os.mkfifo(go)
+    as_nobody = "exec setpriv --reuid=65534 --clear-groups sh -c 'echo up; read x <&3; exit 7'"
+    job = accept(data, sh(f"exec 3<> {go}; {as_nobody}", grace_s=0.1))
+    code = (
+        "import os, sys; from pathlib import Path;"
+        "from model_training.executors.local import records, supervisor;"
+        "os.dup2(records.lock(Path(sys.argv[1]) / 'lock'), 3); supervisor.main(sys.argv[1])"
+    )
+    may_not_kill = ("setpriv", "--bounding-set=-kill")
+    with subprocess.Popen([*may_not_kill, sys.executable, "-c", code, str(job.folder.path)]) as it:
+        begun_s = time.monotonic()
+        while log_of(data, job.spec.name) != b"up\n" and time.monotonic() < begun_s + 10:
+            processes.pause(0.01)
+        stop(job, it.pid)
+        with pytest.raises(subprocess.TimeoutExpired):
+            it.wait(0.5)  # the grace is over, and it cannot be ended
+        go.write_text("go\n")
+        it.wait(10)
+    end = records.read(job.folder.exit)
+    assert end is not None
+    assert (end["state"], end["exit_code"]) == ("stopped", 7)
+
+
+def test_what_cannot_be_killed_is_tried_less_and_less_often() -> None:
+    now = time.monotonic()
+    assert processes.pass_pause(now, 0.01) == 0.01
+    assert 0.1 < processes.pass_pause(now - 2, 0.01) < 1
+    assert processes.pass_pause(now - 3600, 0.01) == 1

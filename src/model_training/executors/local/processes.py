@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -236,8 +237,18 @@ def kill_all(belongs: Callable[[int], bool]) -> int:
 
 def end_all(belongs: Callable[[int], bool]) -> None:
     """Kill until nothing that belongs is left alive."""
+    began = time.monotonic()
     while kill_all(belongs):
-        pause(0.01)  # the dead need a moment to be dead
+        pause(pass_pause(began, 0.01))  # the dead need a moment to be dead
+
+
+def pass_pause(began: float, least: float) -> float:
+    """Seconds until the next kill pass: ``least``, and up to 1 once it has gone on for 1 s.
+
+    What is left then is stuck in the kernel (a dead disk or network drive), maybe for hours.
+    """
+    gone_on = time.monotonic() - began
+    return least if gone_on < 1 else min(1.0, gone_on / 10)
 
 
 def pause(seconds: float) -> None:

@@ -23,7 +23,7 @@ from model_training.executors.local.wakeups import Wakeups
 DRAIN_S = 2.0  # a tree without its leader has so long to finish its output
 CLEAR_S = 2.0  # then SIGTERM, and so long until SIGKILL
 IDLE_S = 5.0  # the stop file is looked at so often, should a signal have been lost
-KILL_PASS_S = 0.02  # between kill passes
+KILL_PASS_S = 0.02  # between kill passes, at first
 BLOCK = 256 << 10  # bytes read at a time
 PIPE_SIZE = 1 << 20  # bytes; a full pipe stalls the job, the default of 64 KiB does so often
 
@@ -98,6 +98,7 @@ class Run:
         self._has_children = True
         self._phase = _Phase.RUNNING
         self._until = self._began + limits.timeout_s if limits.timeout_s is not None else None
+        self._killing_since = 0.0  # on the monotonic clock, once it has begun
         self._cause: Cause | None = None
 
     def wait(self) -> Ending:
@@ -127,7 +128,7 @@ class Run:
 
     def _pause(self) -> float:
         if self._phase is _Phase.KILLING:
-            return KILL_PASS_S
+            return processes.pass_pause(self._killing_since, KILL_PASS_S)
         if self._until is None:
             return IDLE_S
         return min(IDLE_S, max(0.0, self._until - time.monotonic()))
@@ -144,7 +145,7 @@ class Run:
                 self._until = None
                 self._clear(now)
             case _Phase.ENDING | _Phase.CLEARING if is_due:
-                self._phase = _Phase.KILLING
+                self._phase, self._killing_since = _Phase.KILLING, now
                 self._kill()
             case _Phase.KILLING:
                 self._kill()
@@ -170,10 +171,14 @@ class Run:
 
     def _terminate(self) -> None:
         """SIGTERM for the leader's group, and for those who were left to us."""
-        os.killpg(self.pid, signal.SIGTERM)
-        os.killpg(self.pid, signal.SIGCONT)
+        self._tell_group(signal.SIGTERM)
+        self._tell_group(signal.SIGCONT)
         adopted = (pid for pid in processes.children(os.getpid()) if pid != self.pid)
         self._tell(processes.living(adopted))
+
+    def _tell_group(self, number: int) -> None:
+        with contextlib.suppress(PermissionError):  # it changed its user: out of our reach
+            os.killpg(self.pid, number)
 
     def _tell(self, members: list[processes.Member]) -> None:
         processes.signal_all(members, signal.SIGTERM)
@@ -183,7 +188,7 @@ class Run:
         if self._cgroup:
             cgroups.kill(self._cgroup)
         if self._leader_status is None:  # its number is still its own, and so is its group's
-            os.killpg(self.pid, signal.SIGKILL)
+            self._tell_group(signal.SIGKILL)
         processes.kill_tree(os.getpid())
 
     def _end_strays(self) -> None:

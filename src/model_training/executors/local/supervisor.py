@@ -80,9 +80,15 @@ class Supervisor:
         else:
             return 0  # not reached: _work ends by raising
         if writer:
-            writer.close()
+            self._close(writer)
         self._end(end)
         return 0
+
+    def _close(self, writer: SegmentWriter) -> None:
+        try:
+            writer.close()
+        except OSError as error:
+            say(f"cannot finish the log: {error}")  # the disk is broken; how it ended counts
 
     def _work(self, writer: SegmentWriter) -> None:
         copy = self._copier(writer)
@@ -98,9 +104,17 @@ class Supervisor:
             raise _Ended("failed", "StartFailed", str(error)) from error
         self._started_at = records.format_ns(self._clock.now_ns())
         self._note_running(run.pid)
-        ending = run.wait()
+        ending = self._see_through(run)
         self._duration_s = round(ending.duration_s, 6)
         raise _ended(ending, self._limits(), by_service=self._wakeups.is_asked_by_service)
+
+    def _see_through(self, run: runs.Run) -> runs.Ending:
+        while True:
+            try:
+                return run.wait()
+            except OSError as error:  # whatever the system refuses: the job runs, and is ours
+                say(f"trouble while it runs: {error}")
+                self._wakeups.wait(RETRY_S)
 
     def _begin(self) -> None:
         who = processes.identity(os.getpid())
@@ -134,14 +148,7 @@ class Supervisor:
         )
 
     def _copier(self, writer: SegmentWriter) -> Callable[[memoryview], None]:
-        def copy(data: memoryview) -> None:
-            try:
-                writer.write(data, self._clock.now_ns())
-            except OSError as error:
-                # A job must never hang on its output because our disk is broken.
-                say(f"cannot write the log: {error}")
-
-        return copy
+        return lambda data: writer.write(data, self._clock.now_ns())
 
     def _prepare(self, copy: Callable[[memoryview], None]) -> Path | None:
         """The job's own Python environment, if its pipeline has requirements."""

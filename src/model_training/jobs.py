@@ -188,6 +188,8 @@ class Observation:
     """nothing of the job is left at the executor"""
     output: str | None = None
     """where the job keeps its outputs, in words for a person"""
+    digest: str | None = None
+    """of the pipeline's code as it was at the start; None where it is not taken anew"""
 
     @property
     def name(self) -> str:
@@ -288,7 +290,7 @@ def first_record(observation: Observation) -> TrainingJob:
         executor=spec.executor,
         image=spec.image,
         command=spec.command,
-        digest=spec.digest,
+        digest=observation.digest or spec.digest,
         owner=spec.owner,
         created_at=spec.created_at,
         started_at=observation.started_at,

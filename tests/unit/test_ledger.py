@@ -72,6 +72,15 @@ def test_a_job_comes_back_as_it_went_in(parameters, message, texts, created_at, 
     asyncio.run(there_and_back())
 
 
+async def test_the_digest_at_the_start_replaces_the_one_at_acceptance(ledger):
+    wanted = spec(digest="accepted")
+    await ledger.apply([seen(wanted)])
+    assert (await ledger.get(wanted.name)).digest == "accepted"
+    await ledger.apply([seen(wanted, JobState.RUNNING, 2, digest="started")])
+    await ledger.apply([seen(wanted, JobState.SUCCEEDED, 3)])
+    assert (await ledger.get(wanted.name)).digest == "started"
+
+
 async def test_an_older_observation_never_overwrites_a_newer_one(ledger):
     await ledger.apply([seen(spec(), JobState.RUNNING, 5, message="new")])
     assert await ledger.apply([seen(spec(), JobState.RUNNING, 4, message="old")]) == []

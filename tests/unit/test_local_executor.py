@@ -21,6 +21,7 @@ from model_training.executors.local.executor import LocalExecutor
 from model_training.executors.local.intake import Applicant, accept_all
 from model_training.folders import DataFolder
 from model_training.jobs import JobState, Resources
+from model_training.pipelines.digests import FolderDigests
 from tests.unit.local_bench import Watcher, accept, begin, begun, log_of, sh
 from tests.waiting import until
 
@@ -101,6 +102,35 @@ async def test_gpus_are_never_handed_out_twice_also_after_a_restart(
         await until(lambda: log_of(data, late.name) == b"2\n")
         await watcher.end(none.name)
         assert log_of(data, none.name) == b"[]\n"
+
+
+async def test_the_digest_is_that_of_the_code_at_the_start_also_after_a_restart(
+    data: DataFolder, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "train.py").write_text("1")
+    digest = FolderDigests().digest
+    at_acceptance = digest(code)
+    async with LocalExecutor(data, slots=1, gpus=(), digest_of=digest) as executor:
+        watcher = Watcher(executor)
+        await watcher.begin()
+        holder = (await executor.launch(sh("sleep 100"))).name
+        name = (await executor.launch(sh("true", folder=code, digest=at_acceptance))).name
+        (code / "train.py").write_text("22")
+        at_start = digest(code)
+        await executor.stop(holder)
+        seen = await watcher.end(name)
+        await watcher.close()
+    assert seen.digest == at_start != at_acceptance
+    async with LocalExecutor(data, slots=1, gpus=()) as executor:
+        watcher = Watcher(executor)
+        await watcher.begin()
+        assert watcher.seen[name][-1].digest == at_start
+        for each in (holder, name):
+            await executor.remove(each)
+            await watcher.until(each, gone=True)
+        await watcher.close()
 
 
 async def test_what_cannot_be_enforced_is_refused_with_the_reason(

@@ -36,6 +36,7 @@ from model_training.folders import DataFolder
 from model_training.jobs import ACTIVE
 from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
+from model_training.pipelines.digests import FolderDigests
 from model_training.pipelines.folders import FolderSource
 from model_training.service import Parts, TrainingService
 from model_training.settings import Settings, load_settings
@@ -221,7 +222,11 @@ async def _build_service(
     gpus = found_gpus() if settings.gpus is None else settings.gpus
     executor = await stack.enter_async_context(
         LocalExecutor(
-            data, slots=settings.slots_with(len(gpus)), gpus=gpus, log_limit=settings.log_limit
+            data,
+            slots=settings.slots_with(len(gpus)),
+            gpus=gpus,
+            log_limit=settings.log_limit,
+            digest_of=FolderDigests().digest,
         )
     )
     followers = Followers()

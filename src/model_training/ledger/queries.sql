@@ -34,7 +34,8 @@ INSERT INTO jobs (
 UPDATE jobs SET
     state = :state, ended = :ended, reason = :reason, message = :message,
     started_at = :started_at, finished_at = :finished_at, duration_s = :duration_s,
-    exit_code = :exit_code, attempt = :attempt, output = :output
+    exit_code = :exit_code, attempt = :attempt, output = :output,
+    digest = :digest
 WHERE sequence = :sequence;
 
 -- note_transition --

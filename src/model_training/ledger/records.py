@@ -66,6 +66,7 @@ def follow(entry: Entry, observation: Observation, now: datetime) -> Entry:
         duration_s=observation.duration_s if ends else None,
         exit_code=observation.exit_code if ends else None,
         output=storable(observation.output) or job.output,
+        digest=observation.digest or job.digest,
     )
     if followed == job and not ends:
         return entry

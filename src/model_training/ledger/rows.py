@@ -77,7 +77,6 @@ def values_of_new(job: TrainingJob, observation: Observation) -> dict[str, Value
         "namespace": job.namespace,
         "executor": job.executor,
         "image": job.image,
-        "digest": job.digest,
         "timeout_s": job.timeout_s,
         "request_digest": observation.spec.request_digest,
         "resources": canonical_json(resources_to_json(job.resources)),
@@ -100,6 +99,7 @@ def values_of_change(job: TrainingJob, *, ended: bool) -> dict[str, Value]:
         "exit_code": job.exit_code,
         "attempt": job.attempt,
         "output": job.output,
+        "digest": job.digest,
     }
 
 

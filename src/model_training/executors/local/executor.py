@@ -9,8 +9,9 @@ starts a process runs in threads, on one job at a time.
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final, Self
 
 from model_training import names
@@ -51,6 +52,7 @@ class LocalExecutor:
         slots: int,
         gpus: Sequence[int] | None = None,
         log_limit: int = LOG_LIMIT,
+        digest_of: Callable[[Path], str | None] | None = None,
     ) -> None:
         """Say what there is to work with; nothing happens yet.
 
@@ -59,6 +61,7 @@ class LocalExecutor:
             slots: jobs that run at the same time, 1 or more.
             gpus: indices of the GPUs to hand out; None for all that are found.
             log_limit: bytes kept of one job's log.
+            digest_of: the digest of a folder of code, taken when a job starts; None for none.
         """
         self._data = data
         self._log_limit = log_limit
@@ -71,7 +74,7 @@ class LocalExecutor:
         self._intake = Intake(data, self._threads, self._short_tasks)
         self._removals = Removals(data, self._threads, self._long_tasks)
         self._feed = Feed()
-        self._supervision = Supervision(self._threads, self._feed.publish)
+        self._supervision = Supervision(self._threads, self._feed.publish, digest_of)
         self._jobs: dict[str, Job] = {}
         self._active: set[Job] = set()
         self._line = WaitingLine(slots, len(chosen))

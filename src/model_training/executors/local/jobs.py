@@ -52,6 +52,8 @@ class Job:
     failed_starts: int = 0
     gpus: tuple[int, ...] = ()
     cpus: tuple[int, ...] = ()
+    digest: str | None = None
+    """of its pipeline's code at the start"""
     supervisor: processes.Identity | None = None
     """once it is known"""
     pidfd: int | None = None
@@ -60,7 +62,7 @@ class Job:
 
     def see(self, state: JobState, **seen: Any) -> Observation:  # noqa: ANN401 - fields of Observation
         """Observe it anew."""
-        self.observation = observe(self.spec, self.folder, state, **seen)
+        self.observation = observe(self.spec, self.folder, state, digest=self.digest, **seen)
         return self.observation
 
     def see_run(self) -> Observation:
@@ -115,6 +117,7 @@ def from_folder(found: Found) -> Job:
     """A job that was found on disk."""
     assigned = cast("dict[str, list[int]]", found.assigned)
     job = accepted(found.spec, found.folder, found.sequence)
+    job.digest = cast("str | None", found.assigned.get("digest"))
     job.hear(found.run)
     job.is_stopping = found.stop_asked
     if found.exit:

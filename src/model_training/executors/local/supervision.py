@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 from signal import SIGTERM
 from typing import Final
 
@@ -22,12 +23,21 @@ log = logging.getLogger(__name__)
 class Supervision:
     """Starts supervisors, listens to them, and finds out how their jobs ended."""
 
-    def __init__(self, threads: Threads, publish: Callable[[Observation], None]) -> None:
+    def __init__(
+        self,
+        threads: Threads,
+        publish: Callable[[Observation], None],
+        digest_of: Callable[[Path], str | None] | None,
+    ) -> None:
         self._threads = threads
+        self._digest_of = digest_of
         self._publish = publish
 
     async def begin(self, job: Job, assigned: records.Record) -> records.Record:
         """Start the job and see it through; how it ended."""
+        # The code may have been edited while the job waited.
+        job.digest = await self._digest(job)
+        assigned = assigned | {"digest": job.digest}
         while True:
             await self._start(job, assigned)
             if end := await self.adopt(job):
@@ -57,6 +67,15 @@ class Supervision:
         """Tell the supervisor to stop, if there is one that can be told."""
         if job.pidfd is not None:
             processes.send(job.pidfd, SIGTERM)
+
+    async def _digest(self, job: Job) -> str | None:
+        if self._digest_of is None or not job.spec.folder:
+            return None
+        try:
+            return await self._threads.run(self._digest_of, Path(job.spec.folder))
+        except OSError as error:
+            log.warning("the code of %s cannot be read: %s", job.spec.name, error)
+            return None
 
     async def _start(self, job: Job, assigned: records.Record) -> None:
         try:

@@ -8,12 +8,13 @@ import base64
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import ClassVar
 
 from model_training import trees
@@ -24,6 +25,7 @@ LISTING_LIMIT = 100_000  # files; more is not a listing but a mistake of the job
 PATH_LIMIT = 4096  # characters; a longer path is none that programs can open (PATH_MAX)
 LISTING_TRIES = 3  # a job may move its folders while they are listed
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799  # years 1 to 9999, as RFC 3339 writes
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -79,35 +81,58 @@ def _is_text(name: str) -> bool:
 
 
 def _described(path: str, found: os.stat_result) -> OutputFile:
-    return OutputFile(path, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+    # A job may give a file any time, also one that no calendar of ours has.
+    seconds = min(max(found.st_mtime, _EARLIEST_S), _LATEST_S)
+    return OutputFile(path, found.st_size, datetime.fromtimestamp(seconds, UTC))
 
 
-@dataclass(frozen=True, slots=True)
 class OpenOutput:
-    """A file held open: its size is fixed at this moment, whatever the job does to its name."""
+    """A file held open: its size is fixed at this moment, whatever the job does to its name.
 
-    file: OutputFile
-    descriptor: int
+    It may be closed while a thread still reads: that thread then gets nothing more.
+    """
+
+    def __init__(self, file: OutputFile, descriptor: int, found: os.stat_result) -> None:
+        self.file = file
+        self.identity = _identity(found)
+        """the same for the same content, as far as a file system tells"""
+        self._descriptor = descriptor
+        self._lock = Lock()
+        self._is_open = True
 
     def blocks(self, start: int, end: int) -> Iterator[bytes]:
         """The bytes from ``start`` up to ``end``; fewer if the job has cut the file meanwhile."""
-        while start < end:
-            block = os.pread(self.descriptor, min(BLOCK, end - start), start)
-            if not block:
-                return
+        while start < end and (block := self._read(start, min(BLOCK, end - start))):
             start += len(block)
             yield block
 
-    def digest(self) -> str:
-        """SHA-256 in base64, as RFC 9530 wants it."""
-        sha256 = hashlib.sha256()
-        for block in self.blocks(0, self.file.size):
-            sha256.update(block)
-        return base64.b64encode(sha256.digest()).decode()
+    def _read(self, start: int, size: int) -> bytes:
+        with self._lock:
+            return os.pread(self._descriptor, size, start) if self._is_open else b""
+
+    def is_unchanged(self) -> bool:
+        """Whether nobody has written to the file since it was opened."""
+        with self._lock:
+            return self._is_open and _identity(os.fstat(self._descriptor)) == self.identity
 
     def close(self) -> None:
         """Let go of the file."""
-        os.close(self.descriptor)
+        with self._lock:
+            if self._is_open:
+                self._is_open = False
+                os.close(self._descriptor)
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def sha256_of(blocks: Iterable[bytes]) -> str:
+    """SHA-256 in base64, as RFC 9530 wants it."""
+    sha256 = hashlib.sha256()
+    for block in blocks:
+        sha256.update(block)
+    return base64.b64encode(sha256.digest()).decode()
 
 
 def open_output(folder: Path, path: str) -> OpenOutput:
@@ -127,7 +152,7 @@ def open_output(folder: Path, path: str) -> OpenOutput:
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
         raise _not_found(path)
-    return OpenOutput(_described(path, found), descriptor)
+    return OpenOutput(_described(path, found), descriptor, found)
 
 
 def _descend(folder: Path, parts: list[str]) -> int:

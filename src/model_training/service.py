@@ -26,6 +26,7 @@ from model_training.cursors import decode_cursor, encode_cursor
 from model_training.errors import (
     DiskReserveReached,
     IdempotencyConflict,
+    InvalidRequest,
     LedgerUnavailable,
     PipelineNotFound,
 )
@@ -139,6 +140,8 @@ class TrainingService:
             known = await self._ledger.get_by_id(str(identity))
             if known is None:
                 return await self._launch(await self._spec(principal, request))
+            if request.faults:
+                raise InvalidRequest(*request.faults)
             if await self._ledger.request_digest(known.name) != request.digest:
                 raise IdempotencyConflict
             return known, False
@@ -197,7 +200,10 @@ class TrainingService:
         self, principal: Principal, job_filter: JobFilter, *, limit: int, cursor: str | None
     ) -> JobPage:
         """One page of the jobs that the principal may read, newest first."""
-        before = decode_cursor(cursor, job_filter) if cursor else None
+        # Nothing newer than the decisions: what appears meanwhile was not decided about.
+        before = await self._ledger.newest() + 1
+        if cursor:
+            before = min(before, decode_cursor(cursor, job_filter))
         readable = await self._readable(principal, job_filter)
         rows = await self._ledger.page(readable, before=before, limit=limit + 1)
         jobs = tuple(job for _, job in rows[:limit])
@@ -211,11 +217,12 @@ class TrainingService:
 
         Decided whole before the first is yielded.
         """
-        readable = await self._readable(principal, job_filter)
-        return self._pages(readable)
+        before = await self._ledger.newest() + 1
+        return self._pages(await self._readable(principal, job_filter), before)
 
-    async def _pages(self, readable: JobFilter) -> AsyncGenerator[tuple[TrainingJob, ...]]:
-        before: int | None = None
+    async def _pages(
+        self, readable: JobFilter, before: int
+    ) -> AsyncGenerator[tuple[TrainingJob, ...]]:
         while rows := await self._ledger.page(readable, before=before, limit=STREAM_PAGE):
             yield tuple(job for _, job in rows)
             before = rows[-1][0]
@@ -332,17 +339,10 @@ class TrainingService:
             return job
         try:
             async with asyncio.timeout(wait_s):
-                await self._until_gone(name)
+                await self._tracker.until_gone(name)
         except TimeoutError:
             return await self._ledger.get(name)
         return None
-
-    async def _until_gone(self, name: str) -> None:
-        while True:
-            change = self._tracker.change(name)
-            if await self._ledger.get(name) is None:
-                return
-            await change.wait()
 
     # Pipelines
 

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Self
 
 from model_training.crash_points import reached
-from model_training.errors import Unavailable
+from model_training.errors import ModelTrainingError, Unavailable
 from model_training.executors.base import Change, Executor, Snapshot
 from model_training.folders import DataFolder
 from model_training.jobs import JobState, Observation, TrainingJob
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 RETRY_S = 1.0  # seconds between tries while the ledger or the executor cannot be asked
 REPEAT_S = 30.0  # seconds between looks for stops and deletes that got stuck
 RETENTION_S = 60.0  # seconds between looks for jobs whose retention has passed
+RECORD_BATCH = 1000  # observations in one transaction, so that others get their turn
 RETENTION_BATCH = 100  # jobs let go of at a time, so that a long list does not hold the ledger
 
 
@@ -95,11 +96,17 @@ class Tracker:
                 self.tell(await self._ledger.vanished(present, up_to=newest))
                 if self._ledger.created:
                     await self._ledger.note_rebuilt()
-                await self._resume()
                 self.synced.set()
+                await self._resume()
 
     async def record(self, observations: Sequence[Observation]) -> None:
         """Write observations into the ledger and act on what they mean."""
+        # Some at a time, oldest first: after a loss of the ledger there may be very many.
+        in_order = sorted(observations, key=lambda seen: seen.spec.created_at)
+        for start in range(0, len(in_order), RECORD_BATCH):
+            await self._record(in_order[start : start + RECORD_BATCH])
+
+    async def _record(self, observations: Sequence[Observation]) -> None:
         jobs = await self._ledger.apply(observations)
         reached("track.recorded")
         self.tell(jobs)
@@ -125,9 +132,16 @@ class Tracker:
 
     async def _resume(self) -> None:
         for name in await self._ledger.stopping():
-            await self._executor.stop(name)
+            await self._ask(self._executor.stop, name)
         for name in await self._ledger.deleting():
-            await self._executor.remove(name)
+            await self._ask(self._executor.remove, name)
+
+    async def _ask(self, what: Callable[[str], Awaitable[None]], name: str) -> None:
+        """One job that cannot be stopped or removed holds up no other; it is asked for again."""
+        try:
+            await what(name)
+        except ModelTrainingError as error:
+            logger.warning("%s: %s; it will be tried again", name, error.message)
 
     async def _repeat(self) -> None:
         while True:
@@ -137,16 +151,24 @@ class Tracker:
     async def _let_go(self) -> None:
         while self._retention is not None:
             moment = datetime.now(UTC) - self._retention
-            for name in await self._ledger.ended_before(moment, RETENTION_BATCH):
+            names = await self._ledger.ended_before(moment, RETENTION_BATCH)
+            for name in names:
                 await self._ledger.ask(name, "delete", "retention", datetime.now(UTC))
-                await self._executor.remove(name)
-            await asyncio.sleep(RETENTION_S)
+                await self._ask(self._executor.remove, name)
+            if len(names) < RETENTION_BATCH:
+                await asyncio.sleep(RETENTION_S)
 
     # Telling
 
-    def change(self, name: str) -> asyncio.Event:
-        """Set at the job's next change. Take it first, then look at the job."""
-        return self._changed.setdefault(name, asyncio.Event())
+    async def until_gone(self, name: str) -> None:
+        """Wait until nothing is left of a job whose removal was asked for."""
+        while True:
+            # Taken first, then looked at: so no change is missed.
+            change = self._changed.setdefault(name, asyncio.Event())
+            if await self._ledger.get(name) is None:
+                self._changed.pop(name, None)
+                return
+            await change.wait()
 
     def ended(self, name: str) -> asyncio.Event:
         """Set once the job has ended with its log complete, or is gone.

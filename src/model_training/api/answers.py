@@ -4,12 +4,10 @@ JSON is written once, from the domain's own ``to_json``; the framework checks re
 we answer ourselves.
 """
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Final
-from urllib.parse import quote
 
 import orjson
 from starlette.responses import Response
@@ -21,7 +19,7 @@ from model_training.errors import RangeNotSatisfiable
 from model_training.jobs import JSONObject, TrainingJob, format_time
 from model_training.logs.layout import Gap
 from model_training.logs.positions import Position
-from model_training.outputs import OpenOutput, OutputFile
+from model_training.outputs import OutputFile
 from model_training.reading import LogAnswer
 
 TEXT: Final = "text/plain; charset=utf-8"
@@ -150,7 +148,7 @@ def _log_range(streams: Streams, answer: LogAnswer, asked: ByteRange) -> Respons
     headers = {
         **log_headers(answer.job, position, answer.gaps),
         "Content-Type": TEXT,
-        **_range_headers(start, end, answer.size),
+        **range_headers(start, end, answer.size),
     }
     return Streamed(streams, answer.blocks(start, end), headers, status_code=206)
 
@@ -165,7 +163,8 @@ def _present(wanted: tuple[int, int], answer: LogAnswer) -> tuple[int, int]:
     return start, gap.start
 
 
-def _range_headers(start: int, end: int, size: int) -> dict[str, str]:
+def range_headers(start: int, end: int, size: int) -> dict[str, str]:
+    """Of a part of something."""
     return {
         "Content-Range": f"bytes {start}-{end - 1}/{size}",
         "Content-Length": str(end - start),
@@ -179,36 +178,3 @@ def output_file(file: OutputFile) -> JSONObject:
     """One line of the listing."""
     modified_at = format_time(file.modified_at)
     return {"path": file.path, "size": file.size, "modified_at": modified_at}
-
-
-async def output(streams: Streams, opened: OpenOutput, asked: ByteRange | None) -> Response:
-    """One file that a job kept; closes it."""
-    size = opened.file.size
-    try:
-        start, end = asked.within(size) if asked else (0, size)
-        digest = await asyncio.to_thread(opened.digest)
-    except BaseException:
-        opened.close()
-        raise
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Content-Disposition": _disposition(opened.file.path.rpartition("/")[2]),
-        "Repr-Digest": f"sha-256=:{digest}:",
-        "Accept-Ranges": "bytes",
-        "Content-Length": str(size),
-    }
-    if asked:
-        headers |= _range_headers(start, end, size)
-    frames = _file_frames(opened, start, end)
-    status = 206 if asked else 200
-    return Streamed(streams, frames, headers, status_code=status, close=opened.close)
-
-
-async def _file_frames(opened: OpenOutput, start: int, end: int) -> AsyncGenerator[bytes]:
-    blocks = opened.blocks(start, end)
-    while block := await asyncio.to_thread(next, blocks, b""):
-        yield block
-
-
-def _disposition(name: str) -> str:
-    return f"attachment; filename*=UTF-8''{quote(name, safe='')}"

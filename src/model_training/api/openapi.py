@@ -224,7 +224,10 @@ _HEADERS: Final[Mapping[str, JSONObject]] = {
     "Content-Length": _header("Bytes in the body.", 1234),
     "Accept-Ranges": _header("Ranges can be asked for in bytes.", "bytes"),
     "Content-Disposition": _header("The file's name.", "attachment; filename*=UTF-8''model.json"),
-    "Repr-Digest": _header("SHA-256 of the whole file (RFC 9530).", "sha-256=:BASE64:"),
+    "Repr-Digest": _header(
+        "SHA-256 of the whole file (RFC 9530); of one above 16 MiB once it was sent whole.",
+        "sha-256=:BASE64:",
+    ),
     "Model-Training-State": _header("The job's state at this moment.", "running"),
     "Model-Training-Position": _header(
         "The position after the last byte of this answer, or where it begins when following.",

@@ -14,6 +14,7 @@ from model_training.api import answers
 from model_training.api.docs_page import render_page
 from model_training.api.frames import EventFrames, text_frames
 from model_training.api.metrics import MEDIA_TYPE, Metrics
+from model_training.api.output_files import OutputFiles
 from model_training.api.queries import (
     LogQuery,
     accepts,
@@ -74,6 +75,7 @@ class TrainingJobRoutes:
         self._service = service
         self._streams = streams
         self._frames = EventFrames()
+        self._output_files = OutputFiles(streams)
 
     async def submit(self, request: Request, who: Who) -> Response:
         """POST /training-jobs."""
@@ -152,7 +154,7 @@ class TrainingJobRoutes:
         read_no_query(query_of(request))
         path: str = request.path_params["path"]
         opened = await self._service.open_output(who, job_name(request), path)
-        return await answers.output(self._streams, opened, parse_range(request.headers))
+        return await self._output_files.answer(opened, parse_range(request.headers))
 
 
 class PipelineRoutes:

@@ -105,9 +105,13 @@ async def lab(
     *,
     decider: Decider | None = None,
     slots: int = 4,
+    ends_jobs: bool = True,
     **options: float | tuple[str, ...],
 ) -> AsyncGenerator[Lab]:
-    """Run the application in ``root``; ``options`` are deadlines and settings."""
+    """Run the application in ``root``; ``options`` are deadlines and settings.
+
+    Jobs are ended with it, but for a test that goes on with them in another life.
+    """
     deadlines = {name: options.pop(name) for name in list(options) if name.endswith("_timeout")}
     if not (root / "pipelines").exists():
         write_pipeline(root / "pipelines")
@@ -122,7 +126,8 @@ async def lab(
             try:
                 yield Lab(app, http, url, parts.data, service, stopping, port)
             finally:
-                await _end_jobs(parts.ledger, parts.executor)
+                if ends_jobs:
+                    await _end_jobs(parts.ledger, parts.executor)
 
 
 @asynccontextmanager

@@ -77,6 +77,9 @@ async def test_outputs_of_a_deep_tree_are_listed(running: Lab):
 
     answer = await running.client.get(f"/training-jobs/{name}/outputs")
     assert answer.status_code == 200
+    # A tree so deep is more than what cleans up after the tests can remove.
+    gone = await running.client.delete(f"/training-jobs/{name}?wait=30")
+    assert gone.status_code == 204
 
 
 @pytest.mark.parametrize(

@@ -200,11 +200,10 @@ class TrainingService:
         self, principal: Principal, job_filter: JobFilter, *, limit: int, cursor: str | None
     ) -> JobPage:
         """One page of the jobs that the principal may read, newest first."""
-        # Nothing newer than the decisions: what appears meanwhile was not decided about.
-        before = await self._ledger.newest() + 1
-        if cursor:
-            before = min(before, decode_cursor(cursor, job_filter))
-        readable = await self._readable(principal, job_filter)
+        begin = decode_cursor(cursor, job_filter) if cursor else None
+        readable, before = await self._readable(principal, job_filter)
+        if begin is not None:
+            before = min(before, begin)
         rows = await self._ledger.page(readable, before=before, limit=limit + 1)
         jobs = tuple(job for _, job in rows[:limit])
         more = len(rows) > limit
@@ -217,8 +216,8 @@ class TrainingService:
 
         Decided whole before the first is yielded.
         """
-        before = await self._ledger.newest() + 1
-        return self._pages(await self._readable(principal, job_filter), before)
+        readable, before = await self._readable(principal, job_filter)
+        return self._pages(readable, before)
 
     async def _pages(
         self, readable: JobFilter, before: int
@@ -227,8 +226,12 @@ class TrainingService:
             yield tuple(job for _, job in rows)
             before = rows[-1][0]
 
-    async def _readable(self, principal: Principal, job_filter: JobFilter) -> JobFilter:
-        """The filter narrowed to what may be read, decided per distinct (pipeline, owner)."""
+    async def _readable(self, principal: Principal, job_filter: JobFilter) -> tuple[JobFilter, int]:
+        """The filter narrowed to what may be read, and the sequence number where that ends.
+
+        Decided per distinct (pipeline, owner). Jobs with that number or a higher one came after
+        the decisions, so nothing was decided about them.
+        """
         scope = (
             service_resource(self._namespace)
             if job_filter.pipeline is None
@@ -236,12 +239,13 @@ class TrainingService:
         )
         await self._guard.require(principal, Action.LIST, scope)
         await self._until_known()
+        before = await self._ledger.newest() + 1  # only now: a new ledger holds nothing at first
         pairs, resources = _pair_resources(await self._ledger.pairs(job_filter))
         permitted = await self._guard.permitted(principal, Action.READ, resources)
         if all(permitted):
-            return job_filter
+            return job_filter, before
         chosen = frozenset(pair for pair, yes in zip(pairs, permitted, strict=True) if yes)
-        return replace(job_filter, pairs=chosen)
+        return replace(job_filter, pairs=chosen), before
 
     async def status(self, principal: Principal, name: str) -> TrainingJob:
         """The job.

@@ -117,7 +117,7 @@ async def lab(
         write_pipeline(root / "pipelines")
     settings = load_settings(data=root / "data", pipelines=(root / "pipelines",), **options)
     stopping = asyncio.Event()
-    async with _parts(settings, decider or LocalDecider(), slots) as parts:
+    async with open_parts(settings, decider or LocalDecider(), slots) as parts:
         service = TrainingService(parts, disk_reserve=0)
         app = create_app(service, LocalToken(TOKEN), settings=settings, stopping=stopping)
         protocol = partial(DeadlineProtocol, **deadlines)  # pyright: ignore
@@ -131,7 +131,8 @@ async def lab(
 
 
 @asynccontextmanager
-async def _parts(settings: Settings, decider: Decider, slots: int) -> AsyncGenerator[Parts]:
+async def open_parts(settings: Settings, decider: Decider, slots: int) -> AsyncGenerator[Parts]:
+    """What the service works with, from the moment at which it begins to work."""
     data = DataFolder(Path(settings.data))
     data.root.mkdir(exist_ok=True)
     followers = Followers()

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ LISTING_LIMIT = 100_000  # files; more is not a listing but a mistake of the job
 PATH_LIMIT = 4096  # characters; a longer path is none that programs can open (PATH_MAX)
 LISTING_TRIES = 3  # a job may move its folders while they are listed
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CLOCK_TICK_NS = 20_000_000  # two writes this close may bear the same time
 _EARLIEST_S, _LATEST_S = -62_135_596_800, 253_402_300_799  # years 1 to 9999, as RFC 3339 writes
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -96,6 +98,7 @@ class OpenOutput:
         self.file = file
         self.identity = _identity(found)
         """the same for the same content, as far as a file system tells"""
+        self._was_at_rest = time.time_ns() - found.st_ctime_ns > _CLOCK_TICK_NS
         self._descriptor = descriptor
         self._lock = Lock()
         self._is_open = True
@@ -111,9 +114,14 @@ class OpenOutput:
             return os.pread(self._descriptor, size, start) if self._is_open else b""
 
     def is_unchanged(self) -> bool:
-        """Whether nobody has written to the file since it was opened."""
+        """Whether nobody has written to the file since it was opened.
+
+        Of a file that was being written at that very moment nobody can tell: no.
+        """
         with self._lock:
-            return self._is_open and _identity(os.fstat(self._descriptor)) == self.identity
+            if not self._is_open or not self._was_at_rest:
+                return False
+            return _identity(os.fstat(self._descriptor)) == self.identity
 
     def close(self) -> None:
         """Let go of the file."""
@@ -123,8 +131,9 @@ class OpenOutput:
                 os.close(self._descriptor)
 
 
-def _identity(found: os.stat_result) -> tuple[int, int, int, int]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+def _identity(found: os.stat_result) -> tuple[int, int, int, int, int]:
+    # The time of change too: a job may set the other one as it likes.
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def sha256_of(blocks: Iterable[bytes]) -> str:

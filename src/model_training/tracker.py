@@ -166,7 +166,8 @@ class Tracker:
             # Taken first, then looked at: so no change is missed.
             change = self._changed.setdefault(name, asyncio.Event())
             if await self._ledger.get(name) is None:
-                self._changed.pop(name, None)
+                # Others may wait for it by the same event.
+                self._wake_waiting(name)
                 return
             await change.wait()
 
@@ -190,7 +191,10 @@ class Tracker:
             self._wake(job)
 
     def _wake(self, job: TrainingJob) -> None:
-        if event := self._changed.pop(job.name, None):
-            event.set()
+        self._wake_waiting(job.name)
         if self._followers.are_any:
             self._followers.nudge(self._data.job(job.name).log(job.attempt))
+
+    def _wake_waiting(self, name: str) -> None:
+        if event := self._changed.pop(name, None):
+            event.set()

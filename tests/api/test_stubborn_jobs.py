@@ -1,5 +1,6 @@
 """Jobs that cannot be removed hold up no others, not even over a restart."""
 
+import asyncio
 import base64
 import hashlib
 import shutil
@@ -10,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from model_training.executors.local.executor import LocalExecutor
+from model_training.folders import DataFolder
+from model_training.ledger.ledger import Ledger
+from model_training.logs.follow import Followers
+from model_training.tracker import Tracker
 from tests.api.lab import Lab, lab
+from tests.unit.ledger_jobs import seen, spec
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -121,3 +128,20 @@ async def test_waited_deletes_leave_nothing_in_memory(running: Lab):
 
     assert tracker._changed == {}
     assert tracker._ended == {}
+
+
+async def test_everybody_who_waits_for_the_end_of_a_removal_is_told(tmp_path: Path):
+    ledger = await Ledger.open(tmp_path / "ledger.sqlite3")
+    data = DataFolder(tmp_path / "data")
+    tracker = Tracker(LocalExecutor(data, slots=1), ledger, Followers(), data)
+    await ledger.apply([seen(spec())])
+    name = spec().name
+    try:
+        first = asyncio.create_task(tracker.until_gone(name))
+        await until(lambda: tracker._changed)
+        await ledger.remove(name)
+        async with asyncio.timeout(5):
+            await tracker.until_gone(name)
+            await first
+    finally:
+        await ledger.close()

@@ -143,3 +143,32 @@ def test_a_file_of_a_year_that_no_calendar_has_is_listed(output: Path):
         pytest.skip("this file system keeps no such time")
 
     assert [file.path for file in list_outputs(output)] == ["deep/er/weights.bin", "model.json"]
+
+
+def test_a_file_written_anew_with_its_old_size_and_date_is_another(output: Path):
+    path = output / "model.json"
+    found = path.stat()
+    held = open_output(output, "model.json")
+    while path.stat().st_ctime_ns == found.st_ctime_ns:  # the file system's clock must tick
+        path.write_text("[]")
+        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    again = open_output(output, "model.json")
+    try:
+        assert again.identity != held.identity
+        assert not held.is_unchanged()
+    finally:
+        held.close()
+        again.close()
+
+
+def test_a_file_being_written_is_not_taken_for_unchanged(output: Path):
+    def is_unchanged_after_writing() -> bool:
+        (output / "model.json").write_text("[]")
+        held = open_output(output, "model.json")
+        try:
+            return held.is_unchanged()
+        finally:
+            held.close()
+
+    # More than once, as a busy machine may pause between the writing and the opening.
+    assert not all(is_unchanged_after_writing() for _ in range(20))

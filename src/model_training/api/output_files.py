@@ -22,7 +22,7 @@ from model_training.outputs import OpenOutput, sha256_of
 
 HASHED_AT_ONCE: Final = 16 * 2**20  # bytes; takes some 20 ms
 KEPT_DIGESTS: Final = 10_000  # of some 200 bytes each
-Identity = tuple[int, int, int, int]
+Identity = tuple[int, int, int, int, int]
 
 
 class OutputFiles:
@@ -51,9 +51,9 @@ class OutputFiles:
             headers["Repr-Digest"] = f"sha-256=:{digest}:"
         if asked:
             headers |= range_headers(start, end, size)
-            frames = _frames(opened, start, end)
-        else:
-            frames = self._whole(opened)
+        # Only what nobody knows yet is hashed as it goes out.
+        is_news = asked is None and digest is None
+        frames = self._whole(opened) if is_news else _frames(opened, start, end)
         status = 206 if asked else 200
         return Streamed(self._streams, frames, headers, status_code=status, close=opened.close)
 

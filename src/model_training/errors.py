@@ -34,8 +34,11 @@ attribute, never parsed out of the text. The HTTP status of each class stands in
 ``api/problems.py``.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,14 @@ class ModelTrainingError(Exception):
     def __init__(self, message: str | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").strip().splitlines()[0]
         super().__init__(self.message)
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name of the class with dashes: ``JobNotFound`` is ``job-not-found``.
+
+        The stable end of a problem's ``type``, from which the client finds the class again.
+        """
+        return _WORD_STARTS.sub("-", cls.__name__).lower()
 
 
 class InvalidRequest(ModelTrainingError):

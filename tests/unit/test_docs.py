@@ -139,7 +139,7 @@ def answered() -> set[tuple[str, str, int]]:
     for kind in classes():
         for base in kind.__mro__:
             if base in problems.STATUS:
-                found.add((kind.__name__, problems.kind_of(kind), problems.STATUS[base]))
+                found.add((kind.__name__, kind.kind(), problems.STATUS[base]))
                 break
     of_classes = {kind for _, kind, _ in found}
     plain = [value for value in vars(problems).values() if isinstance(value, problems.Problem)]

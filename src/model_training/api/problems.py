@@ -5,7 +5,6 @@ client rebuilds the class. What is not in the table is our own fault: 500, with 
 request's id, because foreign words may hold paths, tokens or parameter values.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -93,17 +92,12 @@ def title_of(kind: str) -> str:
     return kind.replace("-", " ").capitalize()
 
 
-def kind_of(error: type[ModelTrainingError]) -> str:
-    """``JobNotFound`` -> ``job-not-found``."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", error.__name__).lower()
-
-
 def problem_of(error: ModelTrainingError) -> Problem:
     """The problem that an error of ours is answered with."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), None)
     if status is None:
         return INTERNAL
-    return Problem(status, kind_of(type(error)), error.message, _headers(error), _extra(error))
+    return Problem(status, error.kind(), error.message, _headers(error), _extra(error))
 
 
 def _headers(error: ModelTrainingError) -> dict[str, str]:

@@ -6,7 +6,6 @@ something that can be caught by kind.
 """
 
 import json
-import re
 from typing import cast
 
 from model_training import errors
@@ -28,11 +27,6 @@ _BY_STATUS: dict[int, type[ModelTrainingError]] = {
     504: errors.Unavailable,
     507: errors.DiskReserveReached,
 }
-_WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-
-
-def _kind(error_class: type[ModelTrainingError]) -> str:
-    return _WORD_STARTS.sub("-", error_class.__name__).lower()
 
 
 def _descendants(error_class: type[ModelTrainingError]) -> list[type[ModelTrainingError]]:
@@ -40,7 +34,7 @@ def _descendants(error_class: type[ModelTrainingError]) -> list[type[ModelTraini
     return [error_class, *below]
 
 
-_BY_KIND = {_kind(error_class): error_class for error_class in _descendants(ModelTrainingError)}
+_BY_KIND = {error_class.kind(): error_class for error_class in _descendants(ModelTrainingError)}
 
 
 def error_of(answer: Answer, request: Request) -> ModelTrainingError:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable
 from uuid import UUID
 
-from model_training.errors import Fault, InvalidRequest
+from model_training.errors import Fault
 
 JOB_PREFIX = "model-training-"
 JOB_NAME_LIMIT = 63  # characters; RFC 1123 label, which Kubernetes demands of a label's value
@@ -59,15 +59,15 @@ def pipeline_fault(name: str, *, path: str) -> Fault | None:
     return None
 
 
-def parse_pipeline(name: str, *, path: str = "query.pipeline") -> str:
+def parse_pipeline(name: str) -> str:
     """The canonical pipeline name.
 
     Raises:
-        InvalidRequest: the name breaks a rule; the fault stands at ``path``.
+        ValueError: the name breaks a rule; the message says which.
     """
     canonical = canonical_pipeline(name)
-    if fault := pipeline_fault(canonical, path=path):
-        raise InvalidRequest(fault)
+    if fault := pipeline_fault(canonical, path=""):
+        raise ValueError(fault.message)
     return canonical
 
 

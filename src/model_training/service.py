@@ -171,11 +171,12 @@ class TrainingService:
         reached("submit.launched")
         if seen.spec.request_digest != spec.request_digest:
             raise IdempotencyConflict
+        # An executor answers with the spec that it accepted, and a repeat was made at another time.
         is_new = seen.spec.created_at == spec.created_at
         try:
             jobs = await self._ledger.apply([seen])
         except LedgerUnavailable:
-            # Nobody was promised this job, and the caller will ask again.
+            # The caller was promised nothing and will ask again, without a key for another job.
             if is_new:
                 await self._executor.remove(spec.name)
             raise

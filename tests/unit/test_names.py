@@ -6,7 +6,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from model_training import names
-from model_training.errors import InvalidRequest
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 pipelines = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,29}[a-z0-9])?", fullmatch=True).filter(
@@ -61,11 +60,10 @@ def test_canonical_names_stay_as_they_are(name: str):
 
 @given(st.text())
 def test_a_name_is_either_canonical_or_refused(name: str):
-    fault = names.pipeline_fault(names.canonical_pipeline(name), path="query.pipeline")
+    fault = names.pipeline_fault(names.canonical_pipeline(name), path="name")
     if fault is not None:
-        with pytest.raises(InvalidRequest) as refused:
+        with pytest.raises(ValueError, match=f"^{re.escape(fault.message)}$"):
             names.parse_pipeline(name)
-        assert refused.value.faults == (fault,)
         return
     canonical = names.parse_pipeline(name)
     assert LABEL.fullmatch(canonical)
@@ -92,12 +90,12 @@ def test_a_name_is_either_canonical_or_refused(name: str):
     ],
 )
 def test_bad_pipeline_names_are_refused(name: str):
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(ValueError, match="name"):
         names.parse_pipeline(name)
 
 
 def test_the_limit_is_named():
-    with pytest.raises(InvalidRequest, match="at most 31 characters, this one 32"):
+    with pytest.raises(ValueError, match="at most 31 characters, this one 32"):
         names.parse_pipeline("a" * 32)
 
 

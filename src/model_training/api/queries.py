@@ -17,7 +17,7 @@ from model_training.errors import Fault, InvalidRequest, MalformedRequest, Range
 from model_training.jobs import JobState
 from model_training.ledger.ledger import JobFilter
 from model_training.logs.positions import Position
-from model_training.names import canonical_pipeline, nearest, pipeline_fault
+from model_training.names import nearest, parse_pipeline
 from model_training.options import OPTION_NAMES, JobOptions, parse_duration, parse_options
 from model_training.reading import LogSelection
 from model_training.strict_json import shortened
@@ -185,14 +185,6 @@ def parse_states(text: str) -> tuple[JobState, ...]:
     return _STATES[text]
 
 
-def parse_pipeline_name(text: str) -> str:
-    """The canonical name of a pipeline."""
-    name = canonical_pipeline(text)
-    if fault := pipeline_fault(name, path=""):
-        raise ValueError(fault.message)
-    return name
-
-
 def parse_text(text: str) -> str:
     """Any text that is not empty and has no NUL."""
     if not text or "\0" in text:
@@ -202,8 +194,8 @@ def parse_text(text: str) -> str:
 
 def read_pipeline_option(query: Query) -> str | None:
     """``pipeline``, or its older name ``pipeline_step``; not both."""
-    name = query.one("pipeline", parse_pipeline_name)
-    alias = query.one("pipeline_step", parse_pipeline_name)
+    name = query.one("pipeline", parse_pipeline)
+    alias = query.one("pipeline_step", parse_pipeline)
     if name is not None and alias is not None:
         query.fault("query.pipeline_step", "is another name of pipeline; give one of the two")
     return name if name is not None else alias

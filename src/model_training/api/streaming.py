@@ -40,11 +40,6 @@ class Streams:
         self.followers = 0
         """how many of them follow a log"""
 
-    @property
-    def open_count(self) -> int:
-        """How many answers are being streamed."""
-        return len(self._open)
-
     def admit_follower(self) -> None:
         """Pass if one more follower may come.
 

@@ -61,7 +61,8 @@ CREATE INDEX jobs_by_pair ON jobs (pipeline, owner, state);
 -- Retention.
 CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE ended = 1 AND state <> 'deleting';
 
--- One row whenever a job's state or reason changed.
+-- One row whenever a job's state or reason changed. No endpoint shows them: they are for whoever
+-- must find out what happened to a job, and opens the file.
 CREATE TABLE transitions (
     job INTEGER NOT NULL, -- jobs.sequence
     number INTEGER NOT NULL, -- counted from 1

@@ -147,7 +147,7 @@ def test_events_are_asked_for_by_name(accept: str, expected: bool) -> None:
     assert queries.accepts({"accept": accept}, "text/event-stream") is expected
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_characters="/"), min_size=1)))
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1)))
 def test_path_is_decoded_by_segment(segments: list[str]) -> None:
     from urllib.parse import quote
 

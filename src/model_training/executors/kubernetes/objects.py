@@ -1,0 +1,289 @@
+"""What we read of Kubernetes objects: a Job and a Pod, reduced to rows.
+
+A Job is 6 KB of JSON, of which a third is bookkeeping of the API server (``managedFields``).
+Only the fields named here are decoded, into structs that the garbage collector does not walk,
+and only the rows are kept: a service follows fifty thousand of them.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec import Struct, field
+
+from model_training.executors.kubernetes.labels import (
+    PARAMETERS_ANNOTATION,
+    SPEC_ANNOTATION,
+)
+
+JOB_NAME_LABELS: Final = ("batch.kubernetes.io/job-name", "job-name")
+"""set by the job controller on each pod; the second is the older name"""
+
+
+class Condition(Struct, frozen=True, gc=False):
+    """A condition that is not ``Unknown``."""
+
+    type: str
+    status: str
+    reason: str = ""
+    message: str = ""
+
+
+class JobRow(Struct, frozen=True, kw_only=True, gc=False):
+    """A Job, as far as it matters here."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    created: str
+    """RFC 3339, whole seconds, as all times of Kubernetes"""
+    deleted: str | None = None
+    """when its deletion was asked for"""
+    spec: str | None = None
+    """our own record of what was wanted (JSON); None for a Job made by somebody else"""
+    parameters: str | None = None
+    """JSON"""
+    image: str | None = None
+    suspended: bool = False
+    started: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    active: int = 0
+    """pods pending or running"""
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if it is true."""
+        return _true_condition(self.conditions, kind)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether Kubernetes will do no more for it."""
+        return any(c.type in {"Complete", "Failed"} and c.status == "True" for c in self.conditions)
+
+
+class Waiting(Struct, frozen=True, gc=False):
+    """A container that has not started."""
+
+    reason: str = ""
+    message: str = ""
+
+
+class Running(Struct, frozen=True, gc=False):
+    """A container that runs."""
+
+    startedAt: str | None = None  # noqa: N815 - the API's own name
+
+
+class Terminated(Struct, frozen=True, gc=False):
+    """A container that has ended."""
+
+    exitCode: int  # noqa: N815 - the API's own name
+    signal: int | None = None
+    reason: str = ""
+    message: str = ""
+    startedAt: str | None = None  # noqa: N815 - the API's own name
+    finishedAt: str | None = None  # noqa: N815 - the API's own name
+
+
+class ContainerState(Struct, frozen=True, gc=False):
+    """Exactly one is set, or none while nothing is known."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class Container(Struct, frozen=True, gc=False):
+    """One container of a pod."""
+
+    name: str
+    state: ContainerState = ContainerState()
+    lastState: ContainerState = ContainerState()  # noqa: N815 - the API's own name
+    restartCount: int = 0  # noqa: N815 - the API's own name
+    image: str = ""
+
+    @property
+    def has_started(self) -> bool:
+        """Whether it runs, or has run: only then there is a log."""
+        return self.state.running is not None or self.state.terminated is not None
+
+
+class PodRow(Struct, frozen=True, kw_only=True, gc=False):
+    """A Pod, as far as it matters here."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    job: str
+    """name of the Job it belongs to"""
+    job_uid: str
+    created: str
+    deleted: str | None = None
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    node: str | None = None
+    conditions: tuple[Condition, ...] = ()
+    init_containers: tuple[Container, ...] = ()
+    containers: tuple[Container, ...] = ()
+    main: str = ""
+    """name of the container that trains: ours, else the default one, else the first"""
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of this type, if it is true."""
+        return _true_condition(self.conditions, kind)
+
+    @property
+    def training(self) -> Container | None:
+        """The container that trains; None until the kubelet has reported it."""
+        return next((c for c in self.containers if c.name == self.main), None)
+
+    @property
+    def order(self) -> tuple[str, str]:
+        """Pods of a Job sorted by this are its attempts."""
+        return self.created, self.name
+
+
+def decode_job(raw: bytes | msgspec.Raw) -> JobRow:
+    """The row of a Job, given its JSON.
+
+    Raises:
+        msgspec.DecodeError: it is no Job, or not JSON.
+    """
+    wire = _decode_job(raw)
+    meta, template = wire.metadata, wire.spec.template
+    return JobRow(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resourceVersion,
+        created=meta.creationTimestamp,
+        deleted=meta.deletionTimestamp,
+        spec=meta.annotations.get(SPEC_ANNOTATION),
+        parameters=template.metadata.annotations.get(PARAMETERS_ANNOTATION),
+        image=next((c.image for c in template.spec.containers), None),
+        suspended=wire.spec.suspend,
+        started=wire.status.startTime,
+        conditions=_known(wire.status.conditions),
+        active=wire.status.active,
+    )
+
+
+def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
+    """The row of a Pod, given its JSON.
+
+    Raises:
+        msgspec.DecodeError: it is no Pod, or not JSON.
+    """
+    wire = _decode_pod(raw)
+    meta, status = wire.metadata, wire.status
+    owner = next((o for o in meta.ownerReferences if o.kind == "Job"), _NOBODY)
+    labelled = next((meta.labels[label] for label in JOB_NAME_LABELS if label in meta.labels), "")
+    names = [c.name for c in wire.spec.containers]
+    default = meta.annotations.get("kubectl.kubernetes.io/default-container", "")
+    return PodRow(
+        namespace=meta.namespace,
+        name=meta.name,
+        uid=meta.uid,
+        resource_version=meta.resourceVersion,
+        job=owner.name or labelled,
+        job_uid=owner.uid,
+        created=meta.creationTimestamp,
+        deleted=meta.deletionTimestamp,
+        phase=status.phase,
+        reason=status.reason,
+        message=status.message,
+        node=wire.spec.nodeName,
+        conditions=_known(status.conditions),
+        init_containers=tuple(status.initContainerStatuses),
+        containers=tuple(status.containerStatuses),
+        main=next((n for n in (TRAINING_CONTAINER, default) if n in names), (names or [""])[0]),
+    )
+
+
+TRAINING_CONTAINER: Final = "training"
+
+
+def _true_condition(conditions: tuple[Condition, ...], kind: str) -> Condition | None:
+    return next((c for c in conditions if c.type == kind and c.status == "True"), None)
+
+
+def _known(conditions: list[Condition]) -> tuple[Condition, ...]:
+    return tuple(c for c in conditions if c.status in {"True", "False"})
+
+
+# The wire, with the API's own names. A list that is absent may also be null.
+
+
+class _Owner(Struct, gc=False):
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+
+
+class _Meta(Struct, gc=False):
+    name: str
+    uid: str
+    resourceVersion: str  # noqa: N815
+    creationTimestamp: str  # noqa: N815
+    namespace: str = ""
+    deletionTimestamp: str | None = None  # noqa: N815
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+    ownerReferences: list[_Owner] = field(default_factory=list[_Owner])  # noqa: N815
+
+
+class _ContainerSpec(Struct, gc=False):
+    name: str = ""
+    image: str = ""
+
+
+class _PodSpec(Struct, gc=False):
+    containers: list[_ContainerSpec] = field(default_factory=list[_ContainerSpec])
+    nodeName: str | None = None  # noqa: N815
+
+
+class _TemplateMeta(Struct, gc=False):
+    annotations: dict[str, str] = field(default_factory=dict[str, str])
+
+
+class _Template(Struct, gc=False):
+    metadata: _TemplateMeta = field(default_factory=_TemplateMeta)
+    spec: _PodSpec = field(default_factory=_PodSpec)
+
+
+class _JobSpec(Struct, gc=False):
+    template: _Template
+    suspend: bool = False
+
+
+class _JobStatus(Struct, gc=False):
+    conditions: list[Condition] = field(default_factory=list[Condition])
+    startTime: str | None = None  # noqa: N815
+    active: int = 0
+
+
+class _Job(Struct, gc=False):
+    metadata: _Meta
+    spec: _JobSpec
+    status: _JobStatus = field(default_factory=_JobStatus)
+
+
+class _PodStatus(Struct, gc=False):
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    conditions: list[Condition] = field(default_factory=list[Condition])
+    initContainerStatuses: list[Container] = field(default_factory=list[Container])  # noqa: N815
+    containerStatuses: list[Container] = field(default_factory=list[Container])  # noqa: N815
+
+
+class _Pod(Struct, gc=False):
+    metadata: _Meta
+    spec: _PodSpec
+    status: _PodStatus = field(default_factory=_PodStatus)
+
+
+_NOBODY: Final = _Owner()
+_decode_job: Final = msgspec.json.Decoder(_Job).decode
+_decode_pod: Final = msgspec.json.Decoder(_Pod).decode

@@ -26,6 +26,7 @@ class Condition(Struct, frozen=True, gc=False):
     status: str
     reason: str = ""
     message: str = ""
+    lastTransitionTime: str | None = None  # noqa: N815 - the API's own name
 
 
 class JobRow(Struct, frozen=True, kw_only=True, gc=False):
@@ -144,6 +145,15 @@ class PodRow(Struct, frozen=True, kw_only=True, gc=False):
         return self.created, self.name
 
 
+class EventRow(Struct, frozen=True, gc=False):
+    """What the cluster noted about an object."""
+
+    reason: str
+    message: str
+    last: str
+    """when it happened last; sorts as text"""
+
+
 def decode_job(raw: bytes | msgspec.Raw) -> JobRow:
     """The row of a Job, given its JSON.
 
@@ -198,6 +208,22 @@ def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
         init_containers=tuple(status.initContainerStatuses),
         containers=tuple(status.containerStatuses),
         main=next((n for n in (TRAINING_CONTAINER, default) if n in names), (names or [""])[0]),
+    )
+
+
+def decode_events(raw: bytes) -> tuple[EventRow, ...]:
+    """The rows of a list of Events, given its JSON.
+
+    Raises:
+        msgspec.DecodeError: it is no such list.
+    """
+    return tuple(
+        EventRow(
+            event.reason,
+            event.message,
+            event.lastTimestamp or event.eventTime or event.metadata.creationTimestamp,
+        )
+        for event in _decode_events(raw).items
     )
 
 
@@ -284,6 +310,19 @@ class _Pod(Struct, gc=False):
     status: _PodStatus = field(default_factory=_PodStatus)
 
 
+class _Event(Struct, gc=False):
+    metadata: _Meta
+    reason: str = ""
+    message: str = ""
+    lastTimestamp: str | None = None  # noqa: N815
+    eventTime: str | None = None  # noqa: N815
+
+
+class _Events(Struct, gc=False):
+    items: list[_Event]
+
+
 _NOBODY: Final = _Owner()
 _decode_job: Final = msgspec.json.Decoder(_Job).decode
 _decode_pod: Final = msgspec.json.Decoder(_Pod).decode
+_decode_events: Final = msgspec.json.Decoder(_Events).decode

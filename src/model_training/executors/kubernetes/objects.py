@@ -145,6 +145,17 @@ class PodRow(Struct, frozen=True, kw_only=True, gc=False):
         return self.created, self.name
 
 
+class TemplateRow(Struct, frozen=True, kw_only=True, gc=False):
+    """A PodTemplate: what its pipeline's pods are built on."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    template: bytes
+    """JSON of metadata and spec of a pod"""
+
+
 class EventRow(Struct, frozen=True, gc=False):
     """What the cluster noted about an object."""
 
@@ -208,6 +219,22 @@ def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
         init_containers=tuple(status.initContainerStatuses),
         containers=tuple(status.containerStatuses),
         main=next((n for n in (TRAINING_CONTAINER, default) if n in names), (names or [""])[0]),
+    )
+
+
+def decode_template(raw: bytes | msgspec.Raw) -> TemplateRow:
+    """The row of a PodTemplate, given its JSON.
+
+    Raises:
+        msgspec.DecodeError: it is no PodTemplate, or not JSON.
+    """
+    wire = _decode_template(raw)
+    return TemplateRow(
+        namespace=wire.metadata.namespace,
+        name=wire.metadata.name,
+        uid=wire.metadata.uid,
+        resource_version=wire.metadata.resourceVersion,
+        template=bytes(wire.template),
     )
 
 
@@ -310,6 +337,11 @@ class _Pod(Struct, gc=False):
     status: _PodStatus = field(default_factory=_PodStatus)
 
 
+class _PodTemplate(Struct, gc=False):
+    metadata: _Meta
+    template: msgspec.Raw = msgspec.Raw(b"{}")
+
+
 class _Event(Struct, gc=False):
     metadata: _Meta
     reason: str = ""
@@ -325,4 +357,5 @@ class _Events(Struct, gc=False):
 _NOBODY: Final = _Owner()
 _decode_job: Final = msgspec.json.Decoder(_Job).decode
 _decode_pod: Final = msgspec.json.Decoder(_Pod).decode
+_decode_template: Final = msgspec.json.Decoder(_PodTemplate).decode
 _decode_events: Final = msgspec.json.Decoder(_Events).decode

@@ -312,6 +312,10 @@ TABLE: Final[tuple[Callable[[Case], Seen | None], ...]] = (
 )
 
 
+UNEXPLAINED: Final = frozenset({"Creating", "Scheduling", "PodInitializing", Reason.STARTING})
+"""reasons to wait that are not the whole truth when they last: events tell it"""
+
+
 def _unrecognised(case: Case) -> Seen:
     pod = case.pod
     native = f"pod phase {pod.phase} {pod.reason}".strip() if pod else "no pod"

@@ -1,0 +1,104 @@
+"""Removing a job from the cluster until nothing of it is left, pods included."""
+
+import asyncio
+import logging
+from typing import Final
+
+import msgspec
+
+from model_training.errors import ExecutorUnavailable, JobRejected
+from model_training.executors.kubernetes import paths
+from model_training.executors.kubernetes.api import ApiError, KubernetesApi
+from model_training.executors.kubernetes.jobs import Job
+from model_training.executors.kubernetes.objects import JobRow
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 2.0  # seconds between two looks at what is left, should a change be missed
+
+
+async def delete_job(api: KubernetesApi, row: JobRow, propagation: str = "Foreground") -> None:
+    """Ask for this very Job to be deleted with its pods; one that is not there is no error.
+
+    Raises:
+        ExecutorUnavailable: it could not be asked for; try again.
+    """
+    body = msgspec.json.encode(
+        {"propagationPolicy": propagation, "preconditions": {"uid": row.uid}}
+    )
+    try:
+        await api.delete(paths.job(row.namespace, row.name), body)
+    except ApiError as error:
+        if error.status not in {404, 409}:  # gone, or another Job has its name by now
+            raise refusal(error, row.namespace) from error
+
+
+async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> None:
+    """Delete the Job and its pods; returns once the cluster has nothing of it.
+
+    Raises:
+        ExecutorUnavailable: nobody knows how far it got; begin again.
+    """
+    if job.row is not None:
+        await delete_job(api, job.row)
+        while job.row is not None:
+            await _changed(job)
+    # Pods that a Job left behind: deleted without them, as the API server does unless told.
+    for pod in await _pods_of(api, job.name, namespace):
+        await _delete_pod(api, namespace, pod)
+    while job.live:
+        await _changed(job)
+
+
+async def _changed(job: Job) -> None:
+    job.changed.clear()
+    try:
+        async with asyncio.timeout(LOOK_S):
+            await job.changed.wait()
+    except TimeoutError:
+        return
+
+
+class _Name(msgspec.Struct, gc=False):
+    name: str
+
+
+class _Item(msgspec.Struct, gc=False):
+    metadata: _Name
+
+
+class _List(msgspec.Struct, gc=False):
+    items: list[_Item]
+
+
+async def _pods_of(api: KubernetesApi, name: str, namespace: str) -> list[str]:
+    params = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
+    try:
+        raw = await api.get(paths.pods(namespace), params)
+    except ApiError as error:
+        raise refusal(error, namespace) from error
+    return [item.metadata.name for item in msgspec.json.decode(raw, type=_List).items]
+
+
+async def _delete_pod(api: KubernetesApi, namespace: str, name: str) -> None:
+    try:
+        await api.delete(paths.pod(namespace, name), b"{}")
+    except ApiError as error:
+        if error.status != 404:
+            raise refusal(error, namespace) from error
+
+
+def refusal(error: ApiError, namespace: str) -> ExecutorUnavailable | JobRejected:
+    """What Kubernetes refused, as an error for people.
+
+    A missing right is somebody else's to give, and then the same request works; what a quota,
+    a rule of admission or the validation of a PodTemplate says is about this job.
+    """
+    if error.status == 403 and " cannot " in error.message and "exceeded quota" not in error.message:
+        return ExecutorUnavailable(
+            f"The service lacks a right in the namespace {namespace}: {error.message}. "
+            "Whoever runs it finds all that are missing with model-training doctor."
+        )
+    if error.status in {400, 403, 409, 413, 422}:
+        return JobRejected(f"Kubernetes refuses this job: {error.message}")
+    return ExecutorUnavailable(f"Kubernetes answered {error.status}: {error.message}")

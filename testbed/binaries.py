@@ -66,12 +66,12 @@ def say(text: str) -> None:
 
 def programs() -> Path:
     """The folder with the Go programs, built now if they are not there yet (some minutes)."""
-    return _made_once(programs_folder(), _build)
+    return made_once(programs_folder(), _build)
 
 
 def packages() -> Path:
     """The folder with the unpacked Debian packages, fetched now if they are not there yet."""
-    return _made_once(packages_folder(), _unpack)
+    return made_once(packages_folder(), _unpack)
 
 
 def programs_folder() -> Path:
@@ -120,7 +120,7 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def _made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
     if folder.exists():
         return folder
     with locked(folder.name.partition("-")[0]):

@@ -286,6 +286,7 @@ class ControlPlane(Components):
             "--concurrent-gc-syncs=20",
             "--terminated-pod-gc-threshold=0",
             "--profiling=false",
+            f"--flex-volume-plugin-dir={self.folder}/volume-plugins",  # it makes that folder
         )
 
 

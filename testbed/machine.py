@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from testbed.errors import ClusterError
-from testbed.node import BRIDGE, CGROUP, NETWORK
+from testbed.node import BRIDGE, CGROUP
 from testbed.processes import carrying
 
 ADDRESS = "10.243.0.1"  # of the API server, on lo: pods reach it, and nobody from outside
@@ -42,6 +42,8 @@ def prepare(folder: Path) -> None:
         new = saved.with_suffix(".new")
         new.write_text(json.dumps(dict(_sysctls())))
         new.rename(saved)
+    for hierarchy in _hierarchies():  # the kubelet wants to find its root there
+        (hierarchy / CGROUP).mkdir(exist_ok=True)
     for name, value in WANTED_SYSCTLS.items():
         Path("/proc/sys", name).write_text(value)
     if ADDRESS not in _try("ip", "-o", "address", "show", "dev", "lo"):
@@ -131,8 +133,15 @@ def _kill_inside(pid: int) -> None:
 
 def _cgroups() -> list[Path]:
     """Our cgroups in every hierarchy, and all below them."""
-    roots = [CGROUPS / CGROUP, *CGROUPS.glob(f"*/{CGROUP}")]
+    roots = [hierarchy / CGROUP for hierarchy in _hierarchies()]
     return [group for root in roots if root.is_dir() for group in (root, *_folders(root))]
+
+
+def _hierarchies() -> list[Path]:
+    """The one of version 2, or those of version 1 with a version 2 beside them."""
+    return [found.parent for found in sorted(CGROUPS.glob("cgroup.procs"))] or [
+        found.parent for found in sorted(CGROUPS.glob("*/cgroup.procs"))
+    ]
 
 
 def _folders(root: Path) -> Iterator[Path]:
@@ -148,7 +157,7 @@ def _inside(group: Path) -> list[int]:
 
 def _shim_sockets(folder: Path) -> list[Path]:
     files = folder.glob("node/run/io.containerd.runtime.v2.task/*/*/address")
-    sockets = [Path(file.read_text().removeprefix("unix://")) for file in files]
+    sockets = {Path(file.read_text().removeprefix("unix://")) for file in files}
     return [path for path in sockets if path.exists() and path.is_relative_to(SHIM_SOCKETS)]
 
 
@@ -213,7 +222,8 @@ def _stray_files(folder: Path) -> list[Path]:
     """Files outside of the folder that name it, or our network."""
     links = [path for path in Path("/var/log/containers").glob("*") if path.is_symlink()]
     ours = [path for path in links if path.readlink().is_relative_to(folder)]
-    return ours + list(Path("/var/lib/cni/results").glob(f"{NETWORK}-*"))
+    networks = Path("/var/lib/cni/results").glob("*")
+    return ours + [path for path in networks if str(folder) in path.read_text()]
 
 
 def _remove_files(folder: Path) -> None:

@@ -147,7 +147,7 @@ SystemdCgroup = false
             "volumePluginDir": str(self.folder / "kubelet/volume-plugins"),
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": f"/{CGROUP}",
-            "cgroupsPerQOS": False,
+            "cgroupsPerQOS": True,
             "enforceNodeAllocatable": [],
             "failCgroupV1": False,
             "failSwapOn": False,

@@ -9,7 +9,6 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cluster_site import Access
+from load import free_port
 
 HERE = Path(__file__).parent
 CLIENTS = ("aiohttp==3.14.5", "httpx2==2.16.2", "lightkube==1.0.1", "uvloop==0.23.0")
@@ -154,9 +154,3 @@ def predecessor(kubeconfig: Path, namespace: str) -> Iterator[Predecessor]:
         yield running
     finally:
         running.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -285,3 +285,9 @@ def table(rows: list[Row]) -> str:
 def no_delay(connection: http.client.HTTPConnection) -> None:
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -123,6 +123,8 @@ async def main() -> None:
         wanted = json.loads(line)
         send = lab.sender(wanted["client"], wanted["namespace"], wanted["manifest"])
         print(json.dumps(await measure(send, wanted["callers"], wanted["each"])), flush=True)
+    await lab.aiohttp.close()
+    await lab.httpx2.aclose()
 
 
 if __name__ == "__main__":

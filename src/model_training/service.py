@@ -36,8 +36,7 @@ from model_training.jobs import JobSpec, JobState, JSONObject, TrainingJob, firs
 from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
 from model_training.outputs import OpenOutput, OutputFile, list_outputs, open_output
-from model_training.pipelines.folders import BrokenPipeline, FolderSource
-from model_training.pipelines.pipeline import Pipeline
+from model_training.pipelines.pipeline import BrokenPipeline, Pipeline, PipelineSource
 from model_training.reading import (
     FollowedLog,
     LogAnswer,
@@ -68,7 +67,7 @@ class Parts:
     """What the service works with."""
 
     executor: Executor
-    source: FolderSource
+    source: PipelineSource
     ledger: Ledger
     tracker: Tracker
     followers: Followers
@@ -127,6 +126,7 @@ class TrainingService:
         Raises:
             InvalidRequest: with every fault of the request; nothing was created.
             PipelineNotFound: nothing was created.
+            RegistryUnavailable: whether there is such an image cannot be told; nothing was created.
             IdempotencyConflict: the key stands for another request.
             DiskReserveReached: nothing was created.
         """

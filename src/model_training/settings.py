@@ -184,7 +184,7 @@ class Settings(BaseSettings):
     def _no_booleans(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, bool) and info.field_name != "all_namespaces":
             msg = "true and false are no values of this setting"
-            raise ValueError(msg)  # noqa: TRY004 pydantic reports ValueError alone
+            raise ValueError(msg)
         return value
 
     @field_validator("host")

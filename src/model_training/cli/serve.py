@@ -22,9 +22,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     metavar="DIR",
     help="A folder that holds pipelines; may be repeated.",
 )
-@click.option(
-    "--executor", type=click.Choice(["local", "kubernetes"]), help="Where training runs."
-)
+@click.option("--executor", type=click.Choice(["local", "kubernetes"]), help="Where training runs.")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Jobs at the same time.")
 @click.option("--namespace", metavar="N", help="Kubernetes: where jobs run.")
 @click.option("--all-namespaces", is_flag=True, default=None, help="Kubernetes: follow all jobs.")

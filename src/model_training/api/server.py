@@ -50,6 +50,7 @@ def run(*, config: Path | None = None, **explicit: object) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line a request to a registry
     data = DataFolder(Path(settings.data).absolute())
     _make_private(data.root)
     with _only_server(data), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

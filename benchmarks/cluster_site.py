@@ -233,4 +233,3 @@ async def in_parallel(
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
             group.create_task(worker())
-

@@ -206,6 +206,27 @@ async def send_many(
     return took
 
 
+def page_times(
+    connection: http.client.HTTPConnection,
+    server: Server,
+    path: str,
+    *,
+    jobs: int = 100,
+    times: int = 200,
+) -> list[float]:
+    """Milliseconds of every answer to the same list, which has so many jobs."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        connection.request("GET", path, headers=server.headers)
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        took.append(1000 * (time.perf_counter() - began))
+        if answer.status != 200 or len(found) != jobs:
+            raise RuntimeError(f"{answer.status}, {len(found)} jobs")
+    return took
+
+
 async def open_stream(server: Server, path: str, *headers: str) -> asyncio.StreamReader:
     """An open server-sent event stream, after its response head."""
     reader, writer = await asyncio.open_connection(server.host, server.port, limit=1 << 20)

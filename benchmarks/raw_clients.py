@@ -82,9 +82,7 @@ class Lab:
     def _config(self) -> kubeconfig.KubeConfig:
         ca, certificate, key = map(str, self.files)
         return kubeconfig.KubeConfig(
-            clusters={
-                "bench": kubeconfig.Cluster(server=self.server, certificate_auth=ca)
-            },
+            clusters={"bench": kubeconfig.Cluster(server=self.server, certificate_auth=ca)},
             contexts={"bench": kubeconfig.Context(cluster="bench", user="bench")},
             users={"bench": kubeconfig.User(client_cert=certificate, client_key=key)},
             current_context="bench",

@@ -29,6 +29,7 @@ from load import (
     machine,
     make_pipeline,
     open_stream,
+    page_times,
     percentile,
     post_request,
     repeat,
@@ -278,19 +279,6 @@ def million(runs: int, where: Path) -> list[Row]:
         ]
     finally:
         shutil.rmtree(data, ignore_errors=True)
-
-
-def page_times(connection: http.client.HTTPConnection, server: Server, path: str) -> list[float]:
-    took = []
-    for _ in range(200):
-        began = time.perf_counter()
-        connection.request("GET", path, headers=server.headers)
-        answer = connection.getresponse()
-        jobs = json.loads(answer.read())
-        took.append(1000 * (time.perf_counter() - began))
-        if answer.status != 200 or len(jobs) != 100:
-            raise RuntimeError(f"{answer.status}, {len(jobs)} jobs")
-    return took
 
 
 # Logs

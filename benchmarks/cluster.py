@@ -1,0 +1,49 @@
+"""The figures of the service on a cluster, from outside: ``scripts/bench --cluster``.
+
+    scripts/bench --cluster [--only PART] [--runs N] [--jobs N] [--pods N] [--json FILE]
+
+What is compared is measured by turns in the same run. Parts without a word of a node run on a
+control plane of their own; the others run on the test cluster, which ``testbed/up`` starts.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from cluster_posts import posts
+from cluster_rivals import CLIENTS, PREDECESSOR
+from load import ROOT, Row, machine, table
+
+from testbed.binaries import KUBERNETES
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "post": lambda given: posts(given.runs),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench --cluster", description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", action="append", choices=sorted(PARTS), help="may be repeated")
+    parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "cluster.json")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    load = os.getloadavg()[0]
+    for name, part in PARTS.items():
+        if not given.only or name in given.only:
+            rows += part(given)
+    result = {"machine": {**machine(), **versions(), "load_before": load}, "rows": rows}
+    given.json.parent.mkdir(exist_ok=True)
+    given.json.write_text(json.dumps(result, indent=2) + "\n")
+    print(table(rows))
+    print("\n" + json.dumps(result["machine"]))
+
+
+def versions() -> dict[str, object]:
+    return {"kubernetes": KUBERNETES, "clients": CLIENTS, "predecessor": PREDECESSOR}
+
+
+if __name__ == "__main__":
+    main()

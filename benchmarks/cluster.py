@@ -14,12 +14,16 @@ from pathlib import Path
 
 from cluster_posts import posts
 from cluster_rivals import CLIENTS, PREDECESSOR
+from cluster_scale import changes, lists, scale
 from load import ROOT, Row, machine, table
 
 from testbed.binaries import KUBERNETES
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "post": lambda given: posts(given.runs),
+    "list": lambda given: lists(given.runs),
+    "scale": lambda given: scale(given.runs, given.jobs),
+    "change": lambda given: changes(given.runs),
 }
 
 
@@ -27,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench --cluster", description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", action="append", choices=sorted(PARTS), help="may be repeated")
+    parser.add_argument("--jobs", type=int, default=50_000, help="that are followed")
     parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "cluster.json")
     given = parser.parse_args()
     rows: list[Row] = []

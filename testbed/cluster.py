@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed import images, machine
+from testbed.api import Api
 from testbed.binaries import (
     packages,
     packages_folder,
@@ -23,7 +24,6 @@ from testbed.binaries import (
 from testbed.components import Component
 from testbed.control_plane import ControlPlane
 from testbed.errors import ClusterError
-from testbed.api import Api
 from testbed.node import NAME, Node
 from testbed.registries import LOGIN, Registry
 

@@ -61,19 +61,23 @@ class Image:
     def documents(self) -> tuple[bytes, bytes]:
         """Configuration and manifest."""
         diffs = [layer.diff for layer in self.layers]
-        configuration = _json({
-            "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
-            "os": "linux",
-            "created": "1970-01-01T00:00:00Z",
-            "config": self.config,
-            "rootfs": {"type": "layers", "diff_ids": diffs},
-        })
-        manifest = _json({
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": _descriptor(CONFIG, configuration),
-            "layers": [_descriptor(LAYER, layer.content) for layer in self.layers],
-        })
+        configuration = _json(
+            {
+                "architecture": ARCHITECTURES.get(platform.machine(), platform.machine()),
+                "os": "linux",
+                "created": "1970-01-01T00:00:00Z",
+                "config": self.config,
+                "rootfs": {"type": "layers", "diff_ids": diffs},
+            }
+        )
+        manifest = _json(
+            {
+                "schemaVersion": 2,
+                "mediaType": MANIFEST,
+                "config": _descriptor(CONFIG, configuration),
+                "layers": [_descriptor(LAYER, layer.content) for layer in self.layers],
+            }
+        )
         return configuration, manifest
 
 
@@ -178,7 +182,9 @@ class _Sender:
             raise ClusterError(f"no registry at {self.api.url}: {error}") from error
         if answer[0] >= 300 and answer[0] not in refused:
             words = answer[2].decode(errors="replace")[:300]
-            raise ClusterError(f"{self.api.url} answered {method} {where} with {answer[0]}: {words}")
+            raise ClusterError(
+                f"{self.api.url} answered {method} {where} with {answer[0]}: {words}"
+            )
         return answer
 
 
@@ -205,15 +211,17 @@ def _base_members() -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     for applet in applets.stdout.split():
         members |= dict([_link(f"bin/{applet}", "busybox")] if applet != "busybox" else [])
     home = f"training:x:{USER}:{USER}::/home/training:/bin/sh\n"
-    members |= dict([
-        _link("usr/bin/env", "/bin/busybox"),
-        _link("usr/bin/python3", "python3.11"),
-        _file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n" + home.encode(), 0o644),
-        _file("etc/group", f"root:x:0:\ntraining:x:{USER}:\n".encode(), 0o644),
-        _directory("tmp", 0o1777, 0),
-        _directory("app", 0o755, USER),
-        _directory("home/training", 0o755, USER),
-    ])
+    members |= dict(
+        [
+            _link("usr/bin/env", "/bin/busybox"),
+            _link("usr/bin/python3", "python3.11"),
+            _file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n" + home.encode(), 0o644),
+            _file("etc/group", f"root:x:0:\ntraining:x:{USER}:\n".encode(), 0o644),
+            _directory("tmp", 0o1777, 0),
+            _directory("app", 0o755, USER),
+            _directory("home/training", 0o755, USER),
+        ]
+    )
     return members
 
 

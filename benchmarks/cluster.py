@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster_logs import first_line, many_lines, requests
 from cluster_posts import posts
 from cluster_rivals import CLIENTS, PREDECESSOR
 from cluster_scale import changes, lists, scale
@@ -24,6 +25,9 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "list": lambda given: lists(given.runs),
     "scale": lambda given: scale(given.runs, given.jobs),
     "change": lambda given: changes(given.runs),
+    "first-line": lambda given: first_line(given.runs),
+    "lines": lambda given: many_lines(given.runs, given.pods),
+    "requests": lambda given: requests(given.runs),
 }
 
 
@@ -32,6 +36,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", action="append", choices=sorted(PARTS), help="may be repeated")
     parser.add_argument("--jobs", type=int, default=50_000, help="that are followed")
+    parser.add_argument("--pods", type=int, default=100, help="that print at the same time")
     parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "cluster.json")
     given = parser.parse_args()
     rows: list[Row] = []

@@ -26,10 +26,12 @@ sys.path.insert(0, str(ROOT))  # the test cluster stands beside the benchmarks, 
 
 from testbed import images
 from testbed.binaries import packages
+from testbed.cluster import Cluster
 from testbed.components import Component
 from testbed.control_plane import ControlPlane
 from testbed.registries import Registry
 
+__all__ = ["Cluster", "images"]
 PIPELINES = tuple(f"train-{letter}" for letter in "abcdefghij")
 PARAMETERS = {"epochs": "10", "learning_rate": "0.1", "dataset": "digits"}  # all strings: see below
 """The predecessor answers 500 to a number."""

@@ -56,7 +56,7 @@ class Batch(NamedTuple):
 
     parts: list[Part]
     anchor: Anchor | None
-    """the last line that begins in it"""
+    """the last line that begins in it, if its time is another than that of the lines before"""
 
 
 class StampedText:
@@ -81,6 +81,7 @@ class StampedText:
         self._time_ns = 0
         self._parts: list[Part] = []
         self._anchor: Anchor | None = None
+        self._latest = b""
         self._second = (b"", 0)
 
     def feed(self, chunk: bytes) -> Batch:
@@ -128,23 +129,21 @@ class StampedText:
         """Whole lines, without their newlines."""
         texts: list[bytes] = []
         group = b""
-        last, line = b"", b""
-        for line in lines:
+        for count, line in enumerate(lines):
             if line[:_GROUP] != group:
                 self._emit_lines(texts)
                 if not _STAMP.match(line):
                     self.message = _said(line)
+                    lines = lines[:count]
                     break
                 texts = []
                 group = line[:_GROUP]
                 self._time_ns = self._time_of(line)
-            last = line
             texts.append(line[_UTC if line[29:_UTC] == b"Z " else _ZONED :])
         else:
             self._emit_lines(texts)
-        if last:
-            width = _width(last)
-            self._note(self._offset - (len(last) - width + 1), last[: width - 1])
+        if lines:
+            self._note_last(lines)
 
     def _emit_lines(self, texts: list[bytes]) -> None:
         if texts:
@@ -153,7 +152,7 @@ class StampedText:
 
     def _begin(self, data: bytes) -> None:
         """An unfinished line, at most."""
-        if len(data) <= HELD:
+        if len(data) <= HELD + _ZONED:
             self._held = data
         elif not _STAMP.match(data):
             self.message = _said(data)
@@ -176,8 +175,21 @@ class StampedText:
         self._note(self._offset, data[: width - 1])
         self._emit(data[width:])
 
+    def _note_last(self, lines: list[bytes]) -> None:
+        width = _width(lines[-1])
+        stamp = lines[-1][:width]
+        offset = self._offset
+        for line in reversed(lines):
+            if not line.startswith(stamp):
+                break
+            offset -= len(line) - width + 1
+        self._note(offset, stamp[:-1])
+
     def _note(self, offset: int, stamp: bytes) -> None:
-        self._anchor = Anchor(offset, stamp.decode("ascii"))
+        """Of lines with the very same time only the first can be found again."""
+        if stamp != self._latest:
+            self._latest = stamp
+            self._anchor = Anchor(offset, stamp.decode("ascii"))
 
     def _emit(self, text: bytes) -> None:
         known = self._stored - self._offset

@@ -179,7 +179,7 @@ JSONTable = Mapping[str, object]
 
 
 def _table(config: JSONTable, name: str, path: Path) -> JSONTable:
-    value = config.get(name) or {}
+    value = config.get(name, {})
     if not isinstance(value, dict):
         raise SettingsError(f"The docker config {path} has no object at {name}.")
     return cast("JSONTable", value)

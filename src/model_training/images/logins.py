@@ -113,7 +113,7 @@ class Logins:
         self._headers.drop((image.host, image.repository))
         who = self._who(await self._login(image))
         return RegistryUnavailable(
-            f"{image.address} shows {image.repository} not to {who}: it is not there, "
+            f"{image.address} does not show {image.repository} to {who}: it is not there, "
             "or may not be read"
         )
 

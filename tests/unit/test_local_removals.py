@@ -14,6 +14,7 @@ from model_training import trees
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import JobState
+from tests.contract.leftovers import end_all, processes_of, reap
 from tests.unit.local_bench import Watcher, sh, spec
 from tests.waiting import until
 
@@ -33,6 +34,20 @@ def anyio_backend() -> str:
 @pytest.fixture
 def data(tmp_path: Path) -> DataFolder:
     return DataFolder(tmp_path / "data")
+
+
+@pytest.fixture(autouse=True)
+async def no_process_left(tmp_path: Path) -> AsyncGenerator[None]:
+    """Nothing runs on after a test, and the supervisors that it made our children are reaped.
+
+    Where this process stands for two servers, nobody else waits for those of the first.
+    """
+    yield
+    try:
+        await until(lambda: not processes_of(str(tmp_path), tmp_path), 5)
+    finally:
+        end_all(str(tmp_path), tmp_path)
+        reap()
 
 
 @pytest.fixture

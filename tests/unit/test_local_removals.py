@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from model_training.folders import DataFolder
 from model_training.jobs import JobState
 from tests.contract.leftovers import end_all, processes_of, reap
 from tests.unit.local_bench import Watcher, sh, spec
-from tests.waiting import until
+from tests.waiting import PAUSE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -37,17 +38,18 @@ def data(tmp_path: Path) -> DataFolder:
 
 
 @pytest.fixture(autouse=True)
-async def no_process_left(tmp_path: Path) -> AsyncGenerator[None]:
+def no_process_left(tmp_path: Path) -> Generator[None]:
     """Nothing runs on after a test, and the supervisors that it made our children are reaped.
 
     Where this process stands for two servers, nobody else waits for those of the first.
     """
     yield
-    try:
-        await until(lambda: not processes_of(str(tmp_path), tmp_path), 5)
-    finally:
-        end_all(str(tmp_path), tmp_path)
-        reap()
+    deadline = time.monotonic() + 5
+    while (left := processes_of(str(tmp_path), tmp_path)) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    end_all(str(tmp_path), tmp_path)
+    reap()
+    assert not left
 
 
 @pytest.fixture

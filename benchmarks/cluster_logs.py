@@ -9,7 +9,6 @@ import hashlib
 import http.client
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -303,8 +302,8 @@ def proxy(site: Node) -> Iterator[tuple[Path, "CountReader"]]:
         reader.wait()
         yield kubeconfig, reader
     finally:
-        running.send_signal(signal.SIGTERM)
-        running.wait(timeout=10)
+        running.kill()  # it would wait for its open watches
+        running.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

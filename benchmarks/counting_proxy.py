@@ -4,6 +4,7 @@ Plain HTTP on loopback, with an administrator's certificate behind it; ``GET /co
 was asked so far, by verb and resource, as JSON. Answers are passed on as they come.
 """
 
+import contextlib
 import ssl
 import sys
 from collections import Counter
@@ -70,9 +71,10 @@ def application(server: str, context: ssl.SSLContext) -> web.Application:
             }
             answer = web.StreamResponse(status=found.status, headers=kept)
             await answer.prepare(request)
-            async for chunk in found.content.iter_any():
-                await answer.write(chunk)
-            await answer.write_eof()
+            with contextlib.suppress(ConnectionResetError):  # whoever asked is gone
+                async for chunk in found.content.iter_any():
+                    await answer.write(chunk)
+                await answer.write_eof()
             return answer
 
     app = web.Application(client_max_size=1 << 24)

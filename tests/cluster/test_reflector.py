@@ -1,4 +1,4 @@
-"""What a real API server does to a reflector: nothing is missed, and it never gives up."""
+"""A reflector of a real API server: nothing is missed, nothing comes twice."""
 
 import asyncio
 import itertools

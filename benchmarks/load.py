@@ -136,12 +136,18 @@ def serving(*options: str, **places: Path) -> Iterator[Server]:
         server.discard()
 
 
-def resident(pid: int) -> int:
-    """Bytes resident."""
+def resident(pid: int, field: str = "VmRSS") -> int:
+    """Bytes resident; with ``VmHWM`` the most that ever were."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def cpu_s(pid: int) -> float:
+    """Processor time used so far, its own and the kernel's for it."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def make_pipeline(parent: Path, name: str, script: str, *more: str) -> None:
@@ -161,6 +167,64 @@ def make_pipeline(parent: Path, name: str, script: str, *more: str) -> None:
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def post_request(host: str, port: int, path: str, token: str = "", body: bytes = b"") -> bytes:
+    """A whole POST on the wire."""
+    lines = [f"POST {path} HTTP/1.1", f"Host: {host}:{port}", f"Content-Length: {len(body)}"]
+    if body:
+        lines.append("Content-Type: application/json")
+    if token:
+        lines.append(f"Authorization: Bearer {token}")
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def send_many(
+    host: str, port: int, request: bytes, callers: int, each: int, *, status: int = 201
+) -> list[float]:
+    """Milliseconds of every request, sent over one connection a caller.
+
+    As light as a caller can be, for it shares the processors with the server.
+    """
+    took: list[float] = []
+
+    async def call() -> None:
+        reader, writer = await asyncio.open_connection(host, port)
+        for _ in range(each):
+            began = time.perf_counter()
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b" %d " % status not in head[:16]:
+                raise RuntimeError(head.decode() + (await reader.read(2000)).decode())
+            lower = head.lower()
+            at = lower.index(b"content-length:") + 15
+            await reader.readexactly(int(lower[at : lower.index(b"\r\n", at)]))
+            took.append(1000 * (time.perf_counter() - began))
+        writer.close()
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+    return took
+
+
+def page_times(
+    connection: http.client.HTTPConnection,
+    server: Server,
+    path: str,
+    *,
+    jobs: int = 100,
+    times: int = 200,
+) -> list[float]:
+    """Milliseconds of every answer to the same list, which has so many jobs."""
+    took = []
+    for _ in range(times):
+        began = time.perf_counter()
+        connection.request("GET", path, headers=server.headers)
+        answer = connection.getresponse()
+        found = json.loads(answer.read())
+        took.append(1000 * (time.perf_counter() - began))
+        if answer.status != 200 or len(found) != jobs:
+            raise RuntimeError(f"{answer.status}, {len(found)} jobs")
+    return took
 
 
 async def open_stream(server: Server, path: str, *headers: str) -> asyncio.StreamReader:
@@ -242,3 +306,9 @@ def table(rows: list[Row]) -> str:
 def no_delay(connection: http.client.HTTPConnection) -> None:
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from load import ROOT, Server, figures, make_pipeline, percentile
+from load import ROOT, Server, figures, free_port, make_pipeline, percentile
 
 RAY = "ray[default]==2.60.0"
 HOME = ROOT / ".bench" / "ray-venv"
@@ -155,11 +154,6 @@ class Ray:
         except OSError:
             return False
         return b"RAY_USAGE_STATS_ENABLED=0" in environment
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def answer(

@@ -29,9 +29,12 @@ from load import (
     machine,
     make_pipeline,
     open_stream,
+    page_times,
     percentile,
+    post_request,
     repeat,
     resident,
+    send_many,
     serving,
     table,
 )
@@ -153,26 +156,10 @@ def post(connection: http.client.HTTPConnection, server: Server, pipeline: str) 
     return json.loads(body)["name"]
 
 
-async def post_many(server: Server, callers: int, each: int) -> None:
-    """As light as a caller can be, for it shares the processors with the server."""
-    request = (
-        f"POST /training-jobs?pipeline=one-line HTTP/1.1\r\nHost: {server.host}:{server.port}\r\n"
-        f"Authorization: Bearer {server.token}\r\nContent-Length: 0\r\n\r\n"
-    ).encode()
-
-    async def call() -> None:
-        reader, writer = await asyncio.open_connection(server.host, server.port)
-        for _ in range(each):
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            if b" 201 " not in head[:16]:
-                raise RuntimeError(head.decode())
-            lower = head.lower()
-            at = lower.index(b"content-length:") + 15
-            await reader.readexactly(int(lower[at : lower.index(b"\r\n", at)]))
-        writer.close()
-
-    await asyncio.gather(*(call() for _ in range(callers)))
+def post_many(server: Server, callers: int, each: int) -> None:
+    path = "/training-jobs?pipeline=one-line"
+    request = post_request(server.host, server.port, path, server.token)
+    asyncio.run(send_many(server.host, server.port, request, callers, each))
 
 
 def submit_many(runs: int, where: Path) -> list[Row]:
@@ -180,9 +167,9 @@ def submit_many(runs: int, where: Path) -> list[Row]:
     for _ in range(runs):
         with serving("--slots", "1", pipelines=where) as server:
             server.create("sleep")
-            asyncio.run(post_many(server, 16, 5))
+            post_many(server, 16, 5)
             began = time.perf_counter()
-            asyncio.run(post_many(server, 16, 125))
+            post_many(server, 16, 125)
             rates.append(2000 / (time.perf_counter() - began))
             server.stop()
             remove_waiting(server)
@@ -292,19 +279,6 @@ def million(runs: int, where: Path) -> list[Row]:
         ]
     finally:
         shutil.rmtree(data, ignore_errors=True)
-
-
-def page_times(connection: http.client.HTTPConnection, server: Server, path: str) -> list[float]:
-    took = []
-    for _ in range(200):
-        began = time.perf_counter()
-        connection.request("GET", path, headers=server.headers)
-        answer = connection.getresponse()
-        jobs = json.loads(answer.read())
-        took.append(1000 * (time.perf_counter() - began))
-        if answer.status != 200 or len(jobs) != 100:
-            raise RuntimeError(f"{answer.status}, {len(jobs)} jobs")
-    return took
 
 
 # Logs

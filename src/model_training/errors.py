@@ -2,7 +2,8 @@
 
 ModelTrainingError
 ├── InvalidRequest            what was asked for breaks a rule (422); carries every fault found
-│   └── InvalidDeclaration    a pipeline.toml breaks a rule; each fault names file, line and key
+│   └── InvalidDeclaration    a pipeline.toml or an image's labels break a rule; each fault
+│                             names file, line and key, or image and label
 ├── MalformedRequest          the request cannot be read at all (400)
 ├── RequestTooLarge           413
 ├── UnsupportedMediaType      415
@@ -19,7 +20,8 @@ ModelTrainingError
 ├── Unavailable               something we depend on cannot be asked now; try again (503)
 │   ├── ExecutorUnavailable
 │   ├── LedgerUnavailable
-│   └── AccessUnavailable     cannot ask the decision point
+│   ├── AccessUnavailable     cannot ask the decision point
+│   └── RegistryUnavailable   cannot tell whether there is such an image
 ├── DiskReserveReached        507
 ├── JobRejected               the executor will refuse this spec again, however often it is asked
 ├── SettingsError             the service cannot start with these settings
@@ -180,6 +182,10 @@ class LedgerUnavailable(Unavailable):
 
 class AccessUnavailable(Unavailable):
     """Whether you may do this cannot be asked now; try again."""
+
+
+class RegistryUnavailable(Unavailable):
+    """Whether there is such an image cannot be told now; try again."""
 
 
 class DiskReserveReached(ModelTrainingError):

@@ -124,8 +124,10 @@ class JobSpec:
     """SHA-256 of the request, to tell a repeat from another request with the same key"""
     executor: str
     image: str | None = None
+    """the reference of a container image that is run; None for a command in a folder"""
     command: tuple[str, ...] = ()
-    """argv, flags included"""
+    """argv, flags included; with an image only what is given to its entrypoint as arguments,
+    where that is empty its own default arguments"""
     folder: str | None = None
     """the pipeline's folder, in which a local command runs"""
     digest: str | None = None

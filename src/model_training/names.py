@@ -71,6 +71,11 @@ def parse_pipeline(name: str) -> str:
     return canonical
 
 
+def image_name(pipeline: str) -> str:
+    """The last part of the name of the image that is this pipeline."""
+    return JOB_PREFIX + pipeline
+
+
 def job_name(pipeline: str, job_id: UUID) -> str:
     """``model-training-PIPELINE-UUID`` in at most 63 characters."""
     canonical = f"{JOB_PREFIX}{pipeline}-{job_id}"

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
+from pathlib import Path
 
 from model_training.access.decisions import (
     Action,
@@ -28,6 +29,7 @@ from model_training.errors import (
     IdempotencyConflict,
     InvalidRequest,
     LedgerUnavailable,
+    OutputNotFound,
     PipelineNotFound,
 )
 from model_training.executors.base import Executor
@@ -36,8 +38,7 @@ from model_training.jobs import JobSpec, JobState, JSONObject, TrainingJob, firs
 from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
 from model_training.outputs import OpenOutput, OutputFile, list_outputs, open_output
-from model_training.pipelines.folders import BrokenPipeline, FolderSource
-from model_training.pipelines.pipeline import Pipeline
+from model_training.pipelines.pipeline import BrokenPipeline, Pipeline, PipelineSource
 from model_training.reading import (
     FollowedLog,
     LogAnswer,
@@ -68,7 +69,7 @@ class Parts:
     """What the service works with."""
 
     executor: Executor
-    source: FolderSource
+    source: PipelineSource
     ledger: Ledger
     tracker: Tracker
     followers: Followers
@@ -127,6 +128,7 @@ class TrainingService:
         Raises:
             InvalidRequest: with every fault of the request; nothing was created.
             PipelineNotFound: nothing was created.
+            RegistryUnavailable: whether there is such an image cannot be told; nothing was created.
             IdempotencyConflict: the key stands for another request.
             DiskReserveReached: nothing was created.
         """
@@ -304,7 +306,7 @@ class TrainingService:
     async def outputs(self, principal: Principal, name: str) -> list[OutputFile]:
         """What the job has kept so far."""
         await self._job(principal, Action.READ_OUTPUTS, name)
-        return await asyncio.to_thread(list_outputs, self._data.job(name).output)
+        return await asyncio.to_thread(list_outputs, self._output_folder(name))
 
     async def open_output(self, principal: Principal, name: str, path: str) -> OpenOutput:
         """One file that the job kept; the caller closes it.
@@ -313,7 +315,16 @@ class TrainingService:
             OutputNotFound: there is no such file.
         """
         await self._job(principal, Action.READ_OUTPUTS, name)
-        return await asyncio.to_thread(open_output, self._data.job(name).output, path)
+        return await asyncio.to_thread(open_output, self._output_folder(name), path)
+
+    def _output_folder(self, name: str) -> Path:
+        folder = self._executor.outputs(name)
+        if folder is None:
+            raise OutputNotFound(
+                f"What {name} made cannot be reached from here: it went to its pod, or to a claim "
+                "that is not mounted for this service (settings outputs_claim, outputs_folder)."
+            )
+        return folder
 
     # Stop and delete
 

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model_training.errors import SettingsError
@@ -66,6 +66,7 @@ _Deadline = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=3600)]
 _Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**60)]
 _Folder = Annotated[Path, BeforeValidator(_path)]
 _Folders = Annotated[tuple[_Folder, ...], NoDecode, BeforeValidator(_by_path_separator)]
+_Label = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 _Index = Annotated[int, Field(ge=0)]
 
 
@@ -94,8 +95,9 @@ class Settings(BaseSettings):
     """Folders that hold pipeline folders, separated by ``:`` in the environment. The first that
     has a name wins; registered and bundled pipelines are always found."""
 
-    executor: Literal["local"] = "local"
-    """What runs the jobs: processes on this machine, which needs nothing else."""
+    executor: Literal["local", "kubernetes"] = "local"
+    """What runs the jobs: processes on this machine, which needs nothing else, or the Jobs of a
+    Kubernetes cluster."""
 
     slots: int | None = Field(default=None, ge=1, le=10_000)
     """Jobs that run at once. By default the GPUs, or half the CPUs: training uses several."""
@@ -103,6 +105,48 @@ class Settings(BaseSettings):
     gpus: Annotated[tuple[_Index, ...] | None, NoDecode, BeforeValidator(_by_comma)] = None
     """Indices of the GPUs that may be handed out, separated by commas in the environment. By
     default those that are found; some may be kept for other work."""
+
+    namespace: _Label | None = None
+    """Kubernetes namespace of the jobs. By default that of the kubeconfig's context, or the one
+    that the service's own pod is in."""
+
+    all_namespaces: bool = False
+    """Also list and follow the jobs under the reserved prefix of all other namespaces. Off, as it
+    needs rights in the whole cluster."""
+
+    kubeconfig: _Folder | None = None
+    """File that says where the cluster is and who we are there. By default the pod's own
+    credentials, else ``KUBECONFIG``, else ``~/.kube/config``."""
+
+    registry: str | None = None
+    """Where the images of pipelines are, as ``HOST[:PORT][/PREFIX]``: pipeline P is
+    ``HOST/PREFIX/model-training-P``. Needed for Kubernetes."""
+
+    image_tag: str = Field(default="latest", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")
+    """Tag of the images of pipelines. Jobs are pinned to the digest that it stands for when they
+    are accepted."""
+
+    image_check: Literal["registry", "off"] = "registry"
+    """How it is known that a pipeline has an image: by asking the registry, or not at all, for
+    registries that the nodes reach and this service does not."""
+
+    image_unknown: Literal["refuse", "submit"] = "refuse"
+    """What a registry that cannot tell means for a job: 503, or accepted with a warning. Refused,
+    as nothing is lost by asking again."""
+
+    insecure_registry: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_comma)] = ()
+    """Hosts of registries that are asked over plain HTTP, separated by commas in the environment.
+    Loopback addresses always are."""
+
+    registry_config: _Folder | None = None
+    """A docker ``config.json`` with the logins of registries, mounted or written by a person."""
+
+    outputs_claim: _Label | None = None
+    """PersistentVolumeClaim in which each job gets a folder for what it makes. Without one it
+    goes with the job's pod."""
+
+    outputs_folder: _Folder | None = None
+    """Where that claim is mounted for this service, so that it can list and send outputs."""
 
     retention: _Seconds | None = None
     """Time to keep a finished job, its log and its outputs, such as ``30d``. By default until
@@ -137,10 +181,10 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_booleans(cls, value: object) -> object:
-        if isinstance(value, bool):
+    def _no_booleans(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "all_namespaces":
             msg = "true and false are no values of this setting"
-            raise ValueError(msg)  # noqa: TRY004 pydantic reports ValueError alone
+            raise ValueError(msg)
         return value
 
     @field_validator("host")

@@ -26,7 +26,7 @@ from model_training.folders import DataFolder, JobFolder
 from model_training.logs import layout
 from model_training.options import OPTION_NAMES
 from model_training.pipelines.parameter_tables import _MEMBERS as PARAMETER_KEYS
-from model_training.pipelines.pipeline import _KEYS as PIPELINE_KEYS
+from model_training.pipelines.pipeline_file import _KEYS as PIPELINE_KEYS
 from scripts.reference_pages import PAGES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model_training.pipelines.pipeline import read_pipeline
+from model_training.pipelines.pipeline_file import read_pipeline
 from model_training.settings import Settings
 from scripts.reference_pages import commands
 

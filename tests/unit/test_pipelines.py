@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from model_training.errors import InvalidDeclaration, PipelineExists, PipelineNotFound
 from model_training.options import JobOptions
 from model_training.pipelines.digests import FILES_LIMIT, SETTLED_NS, FolderDigests
-from model_training.pipelines.folders import BUNDLED, BrokenPipeline, FolderSource
-from model_training.pipelines.pipeline import Pipeline, read_pipeline
+from model_training.pipelines.folders import BUNDLED, BrokenFolder, FolderSource
+from model_training.pipelines.pipeline_file import FolderPipeline, read_pipeline
 from model_training.pipelines.toml_lines import key_lines
 from tests.waiting import until
 
@@ -102,6 +102,7 @@ def test_every_key_of_a_pipeline_is_read(tmp_path):
         },
         "job": {"timeout_s": 7200.0, "cpu": 2.0, "memory": 4 * 2**30},
         "folder": str(folder),
+        "image": None,
         "problems": [],
     }
 
@@ -420,8 +421,8 @@ def test_a_broken_pipeline_is_reported_and_takes_no_other_down(tmp_path):
     (parent / "\udcff").mkdir()
     write(parent, "\udcff", MINIMAL.format(name="bytes"))
     found = entries(tmp_path, parent)
-    assert [entry.name for entry in found if isinstance(entry, Pipeline)] == ["good"]
-    broken = [entry for entry in found if isinstance(entry, BrokenPipeline)]
+    assert [entry.name for entry in found if isinstance(entry, FolderPipeline)] == ["good"]
+    broken = [entry for entry in found if isinstance(entry, BrokenFolder)]
     assert {entry.name for entry in broken} == {"typo", "bytes", None}
     for entry in broken:
         assert entry.to_json().keys() == found[-1].to_json().keys()
@@ -446,8 +447,8 @@ def test_of_two_of_one_name_the_first_is_used_and_both_are_reported(tmp_path):
     write(tmp_path / "b", "x")
     found = entries(tmp_path, tmp_path / "b", tmp_path / "a")
     assert [(type(entry), entry.folder) for entry in found] == [
-        (BrokenPipeline, tmp_path / "a" / "x"),
-        (Pipeline, tmp_path / "b" / "x"),
+        (BrokenFolder, tmp_path / "a" / "x"),
+        (FolderPipeline, tmp_path / "b" / "x"),
     ]
     for entry, other in zip(found, reversed(found), strict=True):
         [problem] = entry.problems
@@ -465,7 +466,7 @@ def test_one_folder_found_twice_is_no_problem(tmp_path):
 
 def test_the_bundled_pipelines_are_found_last(tmp_path):
     bundled = asyncio.run(source(tmp_path).list())
-    assert all(isinstance(entry, Pipeline) for entry in bundled)
+    assert all(isinstance(entry, FolderPipeline) for entry in bundled)
     write(tmp_path / "all", "digits")
     assert resolve(tmp_path, "digits", tmp_path / "all").folder == tmp_path / "all" / "digits"
 
@@ -531,7 +532,7 @@ def test_a_registered_folder_that_is_gone_or_renamed_says_the_way_out(tmp_path):
     (other / "pipeline.toml").write_text(MINIMAL.format(name="z"))
     found = entries(tmp_path)
     assert [(type(entry), entry.name) for entry in found] == [
-        (BrokenPipeline, "x"), (BrokenPipeline, "y"),
+        (BrokenFolder, "x"), (BrokenFolder, "y"),
     ]  # fmt: skip
     for entry in found:
         assert f"pipeline remove {entry.name}" in entry.problems[0].message
@@ -546,5 +547,5 @@ def test_foreign_files_among_the_registrations_are_passed_over(tmp_path):
     (registered / "nul").write_bytes(b"/tmp/\0x\n")
     found = entries(tmp_path)
     assert [(type(entry), entry.name) for entry in found] == [
-        (BrokenPipeline, "noise"), (BrokenPipeline, "nul"), (Pipeline, "x"),
+        (BrokenFolder, "noise"), (BrokenFolder, "nul"), (FolderPipeline, "x"),
     ]  # fmt: skip

@@ -289,7 +289,7 @@ _PIPELINE_SCHEMA: Final[JSONObject] = {
     "description": "A training pipeline; one that cannot be used has problems and little else.",
     "required": [
         "name", "description", "command", "arguments", "requirements", "parameters", "job",
-        "folder", "problems",
+        "folder", "image", "problems",
     ],
     "properties": {
         "name": {"type": ["string", "null"]},
@@ -318,7 +318,8 @@ _PIPELINE_SCHEMA: Final[JSONObject] = {
             },
         },
         "job": {"type": "object", "description": "defaults for job options"},
-        "folder": _text_schema(),
-        "problems": _FAULTS | {"description": "path is FILE:LINE: KEY"},
+        "folder": {"type": ["string", "null"], "description": "null for an image"},
+        "image": {"type": ["string", "null"], "description": "null for a folder"},
+        "problems": _FAULTS | {"description": "path is FILE:LINE: KEY or IMAGE: LABEL"},
     },
 }  # fmt: skip

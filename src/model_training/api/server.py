@@ -1,6 +1,6 @@
-"""The composition root: from settings to a running service, and back to nothing.
+"""One process that serves: from settings to a running service, and back to nothing.
 
-Everything is built here and handed down; nothing is built at import. uvicorn's own signal
+Nothing is built at import. uvicorn's own signal
 handling is replaced, because it ends the process by the signal again before anything of ours
 is tidied up, and because followers must be told before connections are waited for.
 """
@@ -16,7 +16,6 @@ import socket
 import sys
 from collections.abc import Generator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -24,23 +23,15 @@ import uvicorn
 import uvloop
 
 import model_training
-from model_training.access.decisions import LocalDecider
-from model_training.access.guard import Guard
 from model_training.access.principals import LocalToken, read_or_create_token
 from model_training.api.app import create_app
+from model_training.api.composition import build_service
 from model_training.api.deadlines import DeadlineProtocol
 from model_training.errors import DataFolderInUse, SettingsError
-from model_training.executors.local.devices import found_gpus
-from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import ACTIVE
 from model_training.ledger.ledger import JobFilter, Ledger
-from model_training.logs.follow import Followers
-from model_training.pipelines.digests import FolderDigests
-from model_training.pipelines.folders import FolderSource
-from model_training.service import Parts, TrainingService
 from model_training.settings import Settings, load_settings
-from model_training.tracker import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +50,7 @@ def run(*, config: Path | None = None, **explicit: object) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # else a line a request to a registry
     data = DataFolder(Path(settings.data).absolute())
     _make_private(data.root)
     with _only_server(data), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -186,7 +178,7 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
         stack.callback(listener.close)
         ledger = await Ledger.open(data.ledger)
         stack.push_async_callback(ledger.close)
-        service = await _build_service(settings, data, ledger, stack)
+        service = await build_service(settings, data, ledger, stack)
         app = create_app(
             service,
             LocalToken(read_or_create_token(data.token)),
@@ -214,36 +206,6 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
         await _Server(config, listener, stopping, data).serve(sockets=[listener])
         await _say_what_stays(ledger)
     return 0
-
-
-async def _build_service(
-    settings: Settings, data: DataFolder, ledger: Ledger, stack: AsyncExitStack
-) -> TrainingService:
-    gpus = found_gpus() if settings.gpus is None else settings.gpus
-    executor = await stack.enter_async_context(
-        LocalExecutor(
-            data,
-            slots=settings.slots_with(len(gpus)),
-            gpus=gpus,
-            log_limit=settings.log_limit,
-            digest_of=FolderDigests().digest,
-        )
-    )
-    followers = Followers()
-    retention = None if settings.retention is None else timedelta(seconds=settings.retention)
-    tracker = await stack.enter_async_context(
-        Tracker(executor, ledger, followers, data, retention=retention)
-    )
-    parts = Parts(
-        executor=executor,
-        source=FolderSource(settings.pipelines, data.pipelines),
-        ledger=ledger,
-        tracker=tracker,
-        followers=followers,
-        guard=Guard(LocalDecider()),
-        data=data,
-    )
-    return TrainingService(parts, disk_reserve=settings.disk_reserve)
 
 
 def _raise_descriptor_limit() -> None:

@@ -29,7 +29,7 @@ def pipeline_command() -> None:
 def list_command(talk: Talk) -> None:
     """List the pipelines that the server knows, broken ones too.
 
-    In a pipe: name, description or problem, folder, separated by tabs.
+    In a pipe: name, description or problem, folder or image, separated by tabs.
     """
     talk.aim = "list pipelines"
     with talk.client() as client:
@@ -37,7 +37,7 @@ def list_command(talk: Talk) -> None:
     if talk.json:
         talk.give_json([each.to_json() for each in found])
         return
-    talk.rows(("NAME", "DESCRIPTION", "FOLDER"), (_row(each) for each in found))
+    talk.rows(("NAME", "DESCRIPTION", "FOLDER OR IMAGE"), (_row(each) for each in found))
     for each in found:
         for fault in each.problems:
             talk.say(f"broken: {fault.path}: {fault.message}")
@@ -46,7 +46,7 @@ def list_command(talk: Talk) -> None:
 def _row(pipeline: "PipelineInfo") -> tuple[object, ...]:
     broken = f"broken, {len(pipeline.problems)} problem(s)"
     text = broken if pipeline.problems else pipeline.description
-    return pipeline.name, text or None, pipeline.folder
+    return pipeline.name, text or None, pipeline.folder or pipeline.image
 
 
 @pipeline_command.command("show")
@@ -65,7 +65,10 @@ def show_command(talk: Talk, name: str) -> None:
         talk.give_json(found.to_json())
         return
     talk.say(f"{found.name}: {found.description or 'no description'}")
-    talk.say(f"command: {' '.join(found.command)}\nfolder:  {found.folder}")
+    if found.image:
+        talk.say(f"image:   {found.image}")
+    else:
+        talk.say(f"command: {' '.join(found.command)}\nfolder:  {found.folder}")
     for fault in found.problems:
         talk.say(f"broken: {fault.path}: {fault.message}")
     if found.parameters is None:

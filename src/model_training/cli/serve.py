@@ -7,6 +7,7 @@ import click
 
 from model_training.cli.talk import Talk
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -21,8 +22,20 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     metavar="DIR",
     help="A folder that holds pipelines; may be repeated.",
 )
-@click.option("--executor", type=click.Choice(["local"]), help="Where training runs.")
+@click.option("--executor", type=click.Choice(["local", "kubernetes"]), help="Where training runs.")
 @click.option("--slots", type=click.IntRange(min=1), metavar="N", help="Jobs at the same time.")
+@click.option("--namespace", metavar="N", help="Kubernetes: where jobs run.")
+@click.option("--all-namespaces", is_flag=True, default=None, help="Kubernetes: follow all jobs.")
+@click.option("--kubeconfig", type=_FILE, metavar="F", help="Kubernetes: which cluster.")
+@click.option("--registry", metavar="HOST[/PREFIX]", help="Kubernetes: where images are.")
+@click.option("--image-tag", metavar="T", help="Kubernetes: tag of the images.")
+@click.option(
+    "--insecure-registry",
+    multiple=True,
+    metavar="HOST",
+    help="Kubernetes: a registry without TLS; may be repeated.",
+)
+@click.option("--outputs-claim", metavar="C", help="Kubernetes: claim for what jobs make.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.pass_obj
 def serve_command(talk: Talk, **chosen: Any) -> int:  # noqa: ANN401 Click's values

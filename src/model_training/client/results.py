@@ -96,6 +96,8 @@ class PipelineInfo:
     job: JSONObject
     """defaults for job options"""
     folder: str | None
+    image: str | None
+    """of a pipeline that is no folder: what a job runs"""
     problems: tuple[Fault, ...]
     """what is wrong with it; path is FILE:LINE: KEY"""
 
@@ -119,5 +121,6 @@ class PipelineInfo:
             parameters=cast("dict[str, JSONObject] | None", plain.get("parameters")),
             job=cast("JSONObject", plain.get("job") or {}),
             folder=cast("str | None", plain.get("folder")),
+            image=cast("str | None", plain.get("image")),
             problems=tuple(Fault(fault["path"], fault["message"]) for fault in faults),
         )

@@ -10,6 +10,7 @@ machine, by a collector on a cluster.
 
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, Self
 
 from model_training.jobs import JobSpec, JSONObject, Observation, Resources
@@ -86,6 +87,10 @@ class Executor(Protocol):
         Returns once this is under way. The caller repeats it after a crash; removing one that
         is not there yields ``gone`` again.
         """
+        ...
+
+    def outputs(self, name: str) -> Path | None:
+        """The folder of what the job kept; None where this service cannot reach it."""
         ...
 
     def observe(self, *, everything: bool = False) -> AsyncGenerator[Snapshot | Change]:

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from model_training.errors import Fault, InvalidDeclaration, PipelineExists, PipelineNotFound
-from model_training.jobs import JSONObject
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.digests import FILES_LIMIT, SETTLED_NS, FolderDigests
-from model_training.pipelines.pipeline import (
+from model_training.pipelines.pipeline import BrokenPipeline
+from model_training.pipelines.pipeline_file import (
     PIPELINE_FILE,
-    Pipeline,
+    FolderPipeline,
     displayable,
-    faults_to_json,
     read_pipeline,
 )
 
@@ -34,31 +33,15 @@ _NAME_LINE = re.compile(rb'^[ \t]*name[ \t]*=[ \t]*["\']([^"\'\n]*)["\']', re.MU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BrokenPipeline:
-    """A folder that should hold a pipeline and does not; ``name`` is None if it has none."""
+class BrokenFolder(BrokenPipeline):
+    """A folder that should hold a pipeline and does not."""
 
-    name: str | None
     folder: Path
-    problems: tuple[Fault, ...]
-
-    def to_json(self) -> JSONObject:
-        """The wire form: the fields of a pipeline, with only its problems filled in."""
-        return {
-            "name": self.name,
-            "description": "",
-            "command": [],
-            "arguments": None,
-            "requirements": None,
-            "parameters": None,
-            "job": {},
-            "folder": str(self.folder),
-            "problems": faults_to_json(self.problems),
-        }
 
 
 # Device, inode, size, time of the last write and of the last change of a pipeline.toml.
 _FileId: TypeAlias = tuple[int, int, int, int, int]
-_Entry: TypeAlias = Pipeline | BrokenPipeline
+_Entry: TypeAlias = FolderPipeline | BrokenFolder
 _Entries: TypeAlias = list[_Entry]  # FolderSource has a method named list
 
 
@@ -74,9 +57,9 @@ class FolderSource:
         self._parents = tuple(parent.absolute() for parent in parents)
         self._registered = registered.absolute()
         self._digests = FolderDigests()
-        self._parsed: dict[Path, tuple[_FileId, Pipeline]] = {}
+        self._parsed: dict[Path, tuple[_FileId, FolderPipeline]] = {}
 
-    async def resolve(self, name: str) -> Pipeline:
+    async def resolve(self, name: str) -> FolderPipeline:
         """The pipeline of this name, with the digest of its code as it is now.
 
         Raises:
@@ -90,7 +73,7 @@ class FolderSource:
         """Every pipeline, broken ones too, by name."""
         return await asyncio.to_thread(self._list)
 
-    def register(self, folder: Path) -> Pipeline:
+    def register(self, folder: Path) -> FolderPipeline:
         """Make the pipeline in ``folder`` known for good.
 
         Raises:
@@ -122,10 +105,10 @@ class FolderSource:
             raise PipelineNotFound(name, looked=looked, nearest=nearest(name, known, limit=3))
         (self._registered / name).unlink(missing_ok=True)
 
-    def _resolve(self, name: str) -> Pipeline:
+    def _resolve(self, name: str) -> FolderPipeline:
         entries = self._scan()
         for entry in entries:
-            if isinstance(entry, BrokenPipeline):
+            if isinstance(entry, BrokenFolder):
                 if name == (entry.name if entry.name is not None else entry.folder.name):
                     raise InvalidDeclaration(*entry.problems)
             elif entry.name == name:
@@ -138,7 +121,7 @@ class FolderSource:
             nearest=nearest(name, known, limit=3),
         )
 
-    def _with_digest(self, pipeline: Pipeline) -> Pipeline:
+    def _with_digest(self, pipeline: FolderPipeline) -> FolderPipeline:
         digest = self._digests.digest(pipeline.folder)
         if digest is None:
             warning = f"no digest of the code: its folder holds more than {FILES_LIMIT} files"
@@ -158,7 +141,7 @@ class FolderSource:
                 if file_id[:2] in seen:
                     continue  # the same folder by another way
                 seen.add(file_id[:2])
-            if isinstance(entry, Pipeline) and entry.name in holders:
+            if isinstance(entry, FolderPipeline) and entry.name in holders:
                 at = holders[entry.name]
                 entries[at], hidden = _clash(entries[at], entry)
                 entries.append(hidden)
@@ -181,7 +164,7 @@ class FolderSource:
         except OSError as error:
             if parent is not BUNDLED:
                 problem = Fault(str(parent), f"cannot be searched: {error.strerror}")
-                yield BrokenPipeline(name=None, folder=parent, problems=(problem,)), None
+                yield BrokenFolder(name=None, folder=parent, problems=(problem,)), None
             return
         for folder in (parent, *(parent / child for child in children)):
             if (file_id := _file_id(folder)) is not None:
@@ -194,12 +177,12 @@ class FolderSource:
         if folder is None or file_id is None:
             shown = displayable(folder or file)
             problem = Fault(str(file), f"{shown} holds no {PIPELINE_FILE} any more; {way_out}")
-            return BrokenPipeline(name=file.name, folder=shown, problems=(problem,)), None
+            return BrokenFolder(name=file.name, folder=shown, problems=(problem,)), None
         entry = self._read(folder, file_id)
-        if isinstance(entry, Pipeline) and entry.name != file.name:
+        if isinstance(entry, FolderPipeline) and entry.name != file.name:
             message = f"{folder} names itself {entry.name} now; {way_out}, and add it again"
             problem = Fault(str(file), message)
-            return BrokenPipeline(name=file.name, folder=folder, problems=(problem,)), None
+            return BrokenFolder(name=file.name, folder=folder, problems=(problem,)), None
         return entry, file_id
 
     def _read(self, folder: Path, file_id: _FileId) -> _Entry:
@@ -213,7 +196,7 @@ class FolderSource:
         except InvalidDeclaration as error:
             self._parsed.pop(folder, None)
             name, _ = _name_and_line(folder)
-            return BrokenPipeline(name=name, folder=displayable(folder), problems=error.faults)
+            return BrokenFolder(name=name, folder=displayable(folder), problems=error.faults)
         if time.time_ns() - max(file_id[3:]) > SETTLED_NS:
             self._parsed[folder] = file_id, pipeline
         return pipeline
@@ -258,13 +241,13 @@ def _name_and_line(folder: Path) -> tuple[str | None, int]:
     return None, 1
 
 
-def _clash(first: _Entry, second: Pipeline) -> tuple[_Entry, BrokenPipeline]:
+def _clash(first: _Entry, second: FolderPipeline) -> tuple[_Entry, BrokenFolder]:
     """Both of one name, each with its problem: the first is used, the second is not."""
     used = f"the name is also used in {second.folder}; this folder comes first and is taken"
     unused = f"the name is taken by {first.folder}, which comes first; rename one of the two"
     first = replace(first, problems=(*first.problems, _name_fault(first.folder, used)))
     problem = _name_fault(second.folder, unused)
-    return first, BrokenPipeline(name=second.name, folder=second.folder, problems=(problem,))
+    return first, BrokenFolder(name=second.name, folder=second.folder, problems=(problem,))
 
 
 def _name_fault(folder: Path, message: str) -> Fault:

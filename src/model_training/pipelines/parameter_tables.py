@@ -3,7 +3,7 @@
 They come from the ``[parameters]`` tables of a ``pipeline.toml``, or from the label of an image;
 so faults are named by dotted key, and whoever knows the file adds the line. TOML holds more than
 JSON (dates, infinity, integers of any length): what could not reach training code as JSON is
-refused here, with the rest, and not when the first job is made.
+refused here, with the rest, and not when the first job is made. JSON holds null, TOML does not.
 """
 
 import math
@@ -153,13 +153,15 @@ def _pattern_fault(pattern: str) -> str | None:
 
 
 def _unfit(value: object) -> str | None:
-    """Why a value from TOML cannot be a parameter's, or None: TOML holds more than JSON."""
+    """Why a declared value cannot be, or None: TOML holds more than JSON, and JSON null."""
+    if value is None:
+        return "is null; leave the key out"
     waiting = [(value, 1)]
     while waiting:
         item, depth = waiting.pop()
         if depth > DEPTH_LIMIT:
             return f"is nested deeper than {DEPTH_LIMIT} levels"
-        if type(item) not in KINDS:
+        if item is not None and type(item) not in KINDS:
             return "holds a date or time, which JSON cannot; write it as a string"
         if isinstance(item, float) and not math.isfinite(item):
             return "holds a number that is not finite, which JSON cannot"

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -66,7 +66,6 @@ class KubernetesExecutor:
         site: Site,
         *,
         all_namespaces: bool = False,
-        outputs: Path | None = None,
         log_limit: int = LOG_LIMIT,
         finished_s: float = FINISHED_S,
     ) -> None:
@@ -77,14 +76,13 @@ class KubernetesExecutor:
             data: the service's folder; one executor at a time works on it.
             site: what all Jobs have in common.
             all_namespaces: also follow the Jobs of other namespaces.
-            outputs: where ``site.outputs_claim`` is mounted for this process.
             log_limit: bytes kept of one attempt's log.
             finished_s: seconds that a finished Job stays in the cluster once its log is whole.
         """
         self._api = api
         self._data = data
         self._site = site
-        self._outputs = outputs
+        self._outputs = site.outputs_folder
         self._finished_s = finished_s
         self._jobs: dict[str, Job] = {}
         self._dirty: set[str] = set()
@@ -105,7 +103,10 @@ class KubernetesExecutor:
             changed=self._pod_changed,
         )
         self._templates = Reflector(
-            api, paths.templates(site.namespace), decode_template, changed=lambda _before, _after: None
+            api,
+            paths.templates(site.namespace),
+            decode_template,
+            changed=lambda _before, _after: None,
         )
         self._explainer = Explainer(api, self._touch)
 
@@ -160,10 +161,15 @@ class KubernetesExecutor:
         del resources
         return {}
 
+    def outputs(self, name: str) -> Path | None:
+        """The job's folder of the claim, where that is mounted for this service."""
+        return self._outputs / name if self._outputs else None
+
     @property
-    def templates(self) -> Iterable[str]:
-        """Names of the PodTemplates of pipelines."""
-        return [name for _, name in self._templates.rows if name.startswith(JOB_PREFIX)]
+    def pipelines(self) -> Collection[str]:
+        """Pipelines that have a PodTemplate."""
+        names = (name for _, name in self._templates.rows)
+        return {name.removeprefix(JOB_PREFIX) for name in names if name.startswith(JOB_PREFIX)}
 
     # Launching
 
@@ -190,9 +196,7 @@ class KubernetesExecutor:
         return self._tell(job, seen)
 
     def _manifest(self, spec: JobSpec) -> JSONObject:
-        row = self._templates.rows.get(
-            (self._site.namespace, f"{JOB_PREFIX}{spec.pipeline}")
-        )
+        row = self._templates.rows.get((self._site.namespace, f"{JOB_PREFIX}{spec.pipeline}"))
         template = msgspec.json.decode(row.template) if row else None
         return job_manifest(spec, self._site, template)
 
@@ -315,10 +319,7 @@ class KubernetesExecutor:
         return self._tell(job, seen)
 
     def _look(self, job: Job) -> Seen | None:
-        if job.row is not None:
-            seen = look(job.case())
-        else:
-            seen = self._look_after_stop(job)
+        seen = look(job.case()) if job.row is not None else self._look_after_stop(job)
         if seen is not None and seen.state.is_terminal and not self._log_is_whole(job):
             return _still_running(seen)
         if seen is not None:

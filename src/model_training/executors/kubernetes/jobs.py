@@ -50,6 +50,11 @@ class Job:
         return tuple(sorted(own, key=lambda pod: pod.order))
 
     @property
+    def has_object(self) -> bool:
+        """Whether the cluster has its Job."""
+        return self.row is not None
+
+    @property
     def is_there(self) -> bool:
         """Whether the cluster has anything of it."""
         return self.row is not None or bool(self.live)

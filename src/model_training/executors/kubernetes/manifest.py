@@ -9,6 +9,7 @@ Rejected: templates of text, in which a parameter could become a field.
 import copy
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 from model_training.declarations import environment_of
@@ -42,6 +43,8 @@ class Site:
     namespace: str
     outputs_claim: str | None = None
     """PersistentVolumeClaim in which each job gets a folder of its own name; None: its pod's"""
+    outputs_folder: Path | None = None
+    """where that claim is mounted for this service"""
     image_pull_policy: str | None = None
     """None: as Kubernetes decides, which for an image pinned by digest is IfNotPresent"""
 
@@ -214,7 +217,9 @@ def _with_resources(container: Object, wanted: Resources) -> Object:
     if not amounts:
         return container
     resources: Object = container.get("resources") or {}
-    both = {kind: {**(resources.get(kind) or {}), **amounts} for kind in ("requests", "limits")}
+    both: Object = {
+        kind: {**(resources.get(kind) or {}), **amounts} for kind in ("requests", "limits")
+    }
     return {**container, "resources": {**resources, **both}}
 
 

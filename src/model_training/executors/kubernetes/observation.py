@@ -131,6 +131,14 @@ def _training_ended(case: Case) -> Seen | None:
         return None
     if reason := _pod_reason(pod):
         return _ended(case, JobState.FAILED, end, *reason)
+    if end.reason in _NEVER_STARTED:
+        return Seen(
+            state=JobState.FAILED,
+            reason=Reason.START_FAILED,
+            message=_start_words(end.message),
+            attempt=case.attempt,
+            finished=end.finishedAt,
+        )
     if end.exitCode == 0:
         return _ended(case, JobState.SUCCEEDED, end)
     return _ended(case, JobState.FAILED, end, *_exit_words(end, pod))
@@ -395,8 +403,6 @@ def _not_started(pod: PodRow) -> str:
 def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
     if end.reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY, "it used more memory than its limit, and was killed"
-    if end.reason in {"ContainerCannotRun", "StartError", "RunContainerError"}:
-        return Reason.START_FAILED, _start_words(end.message)
     words = f"it ended with exit code {end.exitCode}"
     if name := _signal_name(end.exitCode):
         words += f", which is what a death by {name} gives"
@@ -419,6 +425,7 @@ def _signal_name(exit_code: int) -> str | None:
     return None
 
 
+_NEVER_STARTED: Final = frozenset({"ContainerCannotRun", "StartError", "RunContainerError"})
 _RUNTIME_NOISE = re.compile(
     r"^.*(?:OCI runtime create failed|runc create failed)[^:]*: ", re.DOTALL
 )

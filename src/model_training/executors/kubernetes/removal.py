@@ -39,9 +39,9 @@ async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> Non
     Raises:
         ExecutorUnavailable: nobody knows how far it got; begin again.
     """
-    if job.row is not None:
-        await delete_job(api, job.row)
-        while job.row is not None:
+    if (row := job.row) is not None:
+        await delete_job(api, row)
+        while job.has_object:
             await _changed(job)
     # Pods that a Job left behind: deleted without them, as the API server does unless told.
     for pod in await _pods_of(api, job.name, namespace):
@@ -94,7 +94,11 @@ def refusal(error: ApiError, namespace: str) -> ExecutorUnavailable | JobRejecte
     A missing right is somebody else's to give, and then the same request works; what a quota,
     a rule of admission or the validation of a PodTemplate says is about this job.
     """
-    if error.status == 403 and " cannot " in error.message and "exceeded quota" not in error.message:
+    if (
+        error.status == 403
+        and " cannot " in error.message
+        and "exceeded quota" not in error.message
+    ):
         return ExecutorUnavailable(
             f"The service lacks a right in the namespace {namespace}: {error.message}. "
             "Whoever runs it finds all that are missing with model-training doctor."

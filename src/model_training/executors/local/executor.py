@@ -353,6 +353,10 @@ class LocalExecutor:
         del self._jobs[job.spec.name]
         self._feed.publish(jobs.gone(job.spec, job.folder, job.observation))
 
+    def outputs(self, name: str) -> Path | None:
+        """The job's own output folder."""
+        return self._data.job(name).output
+
     # Observing
 
     async def observe(self, *, everything: bool = False) -> AsyncGenerator[Snapshot | Change]:

@@ -1,0 +1,133 @@
+"""From settings to a service at work: the one place that knows which parts there are.
+
+What only one executor needs is imported where it is chosen, so that one machine never loads
+what speaks to a cluster.
+"""
+
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from datetime import timedelta
+
+from model_training.access.decisions import LocalDecider
+from model_training.access.guard import Guard
+from model_training.errors import SettingsError
+from model_training.executors.base import Executor
+from model_training.executors.local.devices import found_gpus
+from model_training.executors.local.executor import LocalExecutor
+from model_training.folders import DataFolder
+from model_training.ledger.ledger import JobFilter, Ledger
+from model_training.logs.follow import Followers
+from model_training.pipelines.digests import FolderDigests
+from model_training.pipelines.folders import FolderSource
+from model_training.pipelines.pipeline import PipelineSource
+from model_training.service import Parts, TrainingService
+from model_training.settings import Settings
+from model_training.tracker import Tracker
+
+LOCAL_NAMESPACE = "local"
+
+
+async def build_service(
+    settings: Settings, data: DataFolder, ledger: Ledger, stack: AsyncExitStack
+) -> TrainingService:
+    """Everything at work; ends when ``stack`` is left.
+
+    Raises:
+        SettingsError: the settings of the chosen executor do not suffice.
+    """
+    build = _kubernetes if settings.executor == "kubernetes" else _local
+    executor, source, namespace = build(settings, data, ledger, stack)
+    await stack.enter_async_context(executor)
+    followers = Followers()
+    retention = None if settings.retention is None else timedelta(seconds=settings.retention)
+    tracker = await stack.enter_async_context(
+        Tracker(executor, ledger, followers, data, retention=retention)
+    )
+    parts = Parts(
+        executor=executor,
+        source=source,
+        ledger=ledger,
+        tracker=tracker,
+        followers=followers,
+        guard=Guard(LocalDecider()),
+        data=data,
+    )
+    return TrainingService(parts, disk_reserve=settings.disk_reserve, namespace=namespace)
+
+
+_Built = tuple[Executor, PipelineSource, str]
+
+
+def _local(settings: Settings, data: DataFolder, _ledger: Ledger, _stack: AsyncExitStack) -> _Built:
+    gpus = found_gpus() if settings.gpus is None else settings.gpus
+    executor = LocalExecutor(
+        data,
+        slots=settings.slots_with(len(gpus)),
+        gpus=gpus,
+        log_limit=settings.log_limit,
+        digest_of=FolderDigests().digest,
+    )
+    return executor, FolderSource(settings.pipelines, data.pipelines), LOCAL_NAMESPACE
+
+
+def _kubernetes(
+    settings: Settings, data: DataFolder, ledger: Ledger, stack: AsyncExitStack
+) -> _Built:
+    try:
+        from model_training.executors.kubernetes.api import KubernetesApi
+        from model_training.executors.kubernetes.executor import KubernetesExecutor
+        from model_training.executors.kubernetes.kubeconfig import load_cluster
+        from model_training.executors.kubernetes.manifest import Site
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{error.name} is missing, which the kubernetes executor needs; "
+            "install: pip install 'model-training-api[server,kubernetes]'"
+        ) from error
+    cluster = load_cluster(settings.kubeconfig)
+    namespace = settings.namespace or cluster.namespace
+    executor = KubernetesExecutor(
+        KubernetesApi(cluster),
+        data,
+        Site(
+            namespace=namespace,
+            outputs_claim=settings.outputs_claim,
+            outputs_folder=settings.outputs_folder,
+        ),
+        all_namespaces=settings.all_namespaces,
+        log_limit=settings.log_limit,
+    )
+    source = _registry_source(settings, ledger, stack, lambda: executor.pipelines)
+    return executor, source, namespace
+
+
+def _registry_source(
+    settings: Settings,
+    ledger: Ledger,
+    stack: AsyncExitStack,
+    with_template: Callable[[], Collection[str]],
+) -> PipelineSource:
+    from model_training.images.credentials import DockerConfig
+    from model_training.images.reference import parse_registry
+    from model_training.images.registry import RegistryClient
+    from model_training.pipelines.images import ImageNames, RegistrySource
+    from model_training.pipelines.labels import LABEL_PREFIX
+
+    if settings.registry is None:
+        raise SettingsError(
+            "The kubernetes executor needs to know where the images of pipelines are: "
+            "--registry HOST[/PREFIX], of which pipeline P is HOST/PREFIX/model-training-P."
+        )
+    try:
+        names = ImageNames(parse_registry(settings.registry), settings.image_tag)
+    except ValueError as error:
+        raise SettingsError(f"The setting registry: {error}") from None
+    config = DockerConfig(settings.registry_config) if settings.registry_config else None
+    client = RegistryClient(config, insecure=settings.insecure_registry, label_prefix=LABEL_PREFIX)
+    stack.push_async_callback(client.aclose)
+
+    async def known() -> Collection[str]:
+        past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
+        return past | set(with_template())
+
+    check = client.check if settings.image_check == "registry" else None
+    return RegistrySource(names, check, known, when_unknown=settings.image_unknown)

@@ -1,0 +1,1 @@
+"""Container images in a registry: their names, whether they are there, their labels."""

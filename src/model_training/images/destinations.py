@@ -1,0 +1,109 @@
+"""Where a registry may send us: to nothing that is nearer to us than the registry itself.
+
+A registry names other hosts: the one that gives tokens, the one that holds blobs. Whoever has
+a hand in those answers could name the metadata service of the machine, or a service that only
+this machine reaches, and have it asked from here. So the addresses behind a foreign name are
+looked at, all of them, and the one that was looked at is the one that is asked: a name that
+resolves to something else a moment later changes nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+import httpx2
+
+from model_training.errors import RegistryUnavailable
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Zone(IntEnum):
+    """How near an address is; what is nearer may hold more that is not for others."""
+
+    PUBLIC = 0
+    PRIVATE = 1
+    LOOPBACK = 2
+    NEVER = 3
+    """of the link, of no single host, or the metadata service of a cloud"""
+
+
+# Metadata services that do not stand at a link-local address: AWS, Alibaba, Azure, Oracle.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
+)
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # IPv4 within IPv6, RFC 6052
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A foreign URL whose address was looked at."""
+
+    url: httpx2.URL
+    """with the address in place of the name"""
+    host: str
+    """for the header Host, with its port if it has one of its own"""
+    name: str
+    """that the certificate must bear"""
+
+
+def zone_of(address: _Address) -> Zone:
+    """How near an address is."""
+    address = _within(address)
+    if address in _METADATA or address.is_link_local or address.is_multicast:
+        return Zone.NEVER
+    if address.is_loopback or address.is_unspecified:  # 0.0.0.0 reaches this machine
+        return Zone.LOOPBACK
+    return Zone.PUBLIC if address.is_global else Zone.PRIVATE
+
+
+async def destination(url: httpx2.URL, *, registry: httpx2.URL) -> Destination:
+    """Where a URL that a registry named leads.
+
+    Args:
+        url: what it named.
+        registry: the URL of the registry itself.
+
+    Raises:
+        RegistryUnavailable: it may not be asked, or its name cannot be resolved.
+    """
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise RegistryUnavailable(f"{registry.host} points to something that is no web address")
+    if url.userinfo:
+        raise RegistryUnavailable(f"{registry.host} points to an address with a login in it")
+    if url.scheme == "http" and registry.scheme == "https":
+        raise RegistryUnavailable(f"{registry.host} points from TLS to plain HTTP at {url.host}")
+    addresses = await _resolve(url)
+    nearest = max(map(zone_of, addresses))
+    if nearest is not Zone.PUBLIC and url.host != registry.host:
+        own = max(map(zone_of, await _resolve(registry)))
+        if nearest > own or nearest is Zone.NEVER:
+            raise RegistryUnavailable(
+                f"{registry.host} points to {url.host}, which is nearer to this service than the "
+                "registry itself and is not asked"
+            )
+    return Destination(url.copy_with(host=str(addresses[0])), url.netloc.decode(), url.host)
+
+
+async def _resolve(url: httpx2.URL) -> list[_Address]:
+    port = url.port or (443 if url.scheme == "https" else 80)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise RegistryUnavailable(f"the name {url.host} cannot be resolved") from None
+    # An IPv6 address may carry the interface it is reached by, which ipaddress reads, too.
+    return [ipaddress.ip_address(str(each[4][0])) for each in found]
+
+
+def _within(address: _Address) -> _Address:
+    """The IPv4 address that an IPv6 address only wraps."""
+    if not isinstance(address, ipaddress.IPv6Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour or address

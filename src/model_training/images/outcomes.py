@@ -1,0 +1,32 @@
+"""What a registry said about an image: it is there, it is not, or that cannot be told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """It is there."""
+
+    digest: str
+    """``sha256:...`` of its manifest, or of the index of its platforms"""
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The registry says that there is no such image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """Cannot be told."""
+
+    reason: str
+    """a sentence without its full stop, for people: no secret, no foreign words"""
+    retry_after: int = 5
+    """seconds"""
+
+
+Outcome: TypeAlias = Present | Absent | Unknown

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 from model_training import AsyncClient
@@ -17,8 +17,13 @@ START_S = 60.0
 END_S = 20.0
 
 
+def local_stage(root: Path) -> AbstractAsyncContextManager[Stage]:
+    """A server for jobs on this machine."""
+    return serving(root, ["--slots", "16", "--pipelines", str(PIPELINES)])
+
+
 @asynccontextmanager
-async def stage(root: Path, options: Sequence[str]) -> AsyncGenerator[Stage]:
+async def serving(root: Path, options: Sequence[str]) -> AsyncGenerator[Stage]:
     """A server with these options on a data folder of its own under ``root``, and its client."""
     data, tmp = root / "data", root / "tmp"
     tmp.mkdir(parents=True)

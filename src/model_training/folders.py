@@ -19,6 +19,7 @@ DATA/                      0700
     parameters.json        the file named by MODEL_TRAINING_PARAMETERS_FILE, made at the start
     supervisor.log         the supervisor's own words, capped
     log/ATTEMPT/           the output (logs/segments.py)
+      source.json          the pod that it is copied from, and up to which line
     output/                0700, the folder named by MODEL_TRAINING_OUTPUT
 ```
 
@@ -92,6 +93,10 @@ class JobFolder(NamedTuple):
     def log(self, attempt: int) -> Path:
         """The log folder of one attempt, counted from 1."""
         return self.logs / str(attempt)
+
+    def log_source(self, attempt: int) -> Path:
+        """Which pod the log of an attempt is copied from, and how far."""
+        return self.log(attempt) / "source.json"
 
     @property
     def output(self) -> Path:

@@ -9,6 +9,7 @@ resolves to something else a moment later changes nothing.
 
 import asyncio
 import ipaddress
+import re
 import socket
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,6 +37,7 @@ _METADATA: Final = frozenset(
     ipaddress.ip_address(text)
     for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]{1,253}")  # RFC 1035, and IPv6 addresses
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # IPv4 within IPv6, RFC 6052
 
 
@@ -61,32 +63,50 @@ def zone_of(address: _Address) -> Zone:
     return Zone.PUBLIC if address.is_global else Zone.PRIVATE
 
 
+def foreign_url(text: str, *, base: httpx2.URL) -> httpx2.URL:
+    """The URL in an answer from ``base``.
+
+    Raises:
+        RegistryUnavailable: it is none of the web, or holds a login.
+    """
+    try:
+        url = base.join(text)
+    except httpx2.InvalidURL:
+        url = httpx2.URL("")
+    if url.scheme not in {"http", "https"} or not _HOST.fullmatch(url.host):
+        raise RegistryUnavailable(f"{host_of(base)} points to something that is no web address")
+    if url.userinfo:
+        raise RegistryUnavailable(f"{host_of(base)} points to an address with a login in it")
+    return url
+
+
+def host_of(url: httpx2.URL) -> str:
+    """The host, with its port if it has one of its own."""
+    return url.netloc.decode()
+
+
 async def destination(url: httpx2.URL, *, registry: httpx2.URL) -> Destination:
     """Where a URL that a registry named leads.
 
     Args:
-        url: what it named.
+        url: from ``foreign_url``.
         registry: the URL of the registry itself.
 
     Raises:
         RegistryUnavailable: it may not be asked, or its name cannot be resolved.
     """
-    if url.scheme not in {"http", "https"} or not url.host:
-        raise RegistryUnavailable(f"{registry.host} points to something that is no web address")
-    if url.userinfo:
-        raise RegistryUnavailable(f"{registry.host} points to an address with a login in it")
     if url.scheme == "http" and registry.scheme == "https":
-        raise RegistryUnavailable(f"{registry.host} points from TLS to plain HTTP at {url.host}")
+        raise RegistryUnavailable(f"{host_of(registry)} points from TLS to plain HTTP")
     addresses = await _resolve(url)
     nearest = max(map(zone_of, addresses))
     if nearest is not Zone.PUBLIC and url.host != registry.host:
         own = max(map(zone_of, await _resolve(registry)))
         if nearest > own or nearest is Zone.NEVER:
             raise RegistryUnavailable(
-                f"{registry.host} points to {url.host}, which is nearer to this service than the "
-                "registry itself and is not asked"
+                f"{host_of(registry)} points to {host_of(url)}, "
+                "an address that no registry may send this service to from where it is"
             )
-    return Destination(url.copy_with(host=str(addresses[0])), url.netloc.decode(), url.host)
+    return Destination(url.copy_with(host=str(addresses[0])), host_of(url), url.host)
 
 
 async def _resolve(url: httpx2.URL) -> list[_Address]:

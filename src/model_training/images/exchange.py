@@ -16,7 +16,7 @@ from typing import Final, cast
 import httpx2
 
 from model_training.errors import RegistryUnavailable
-from model_training.images.destinations import destination
+from model_training.images.destinations import destination, foreign_url, host_of
 from model_training.images.kept import Kept
 from model_training.images.reference import is_loopback, split_host
 
@@ -101,13 +101,13 @@ class Exchange:
         Raises:
             RegistryUnavailable: it could not be asked, or gave no whole answer.
         """
-        return await self._ask(request, _host_of(request.url), {})
+        return await self._ask(request, host_of(request.url), {})
 
     async def ask_elsewhere(self, request: Request, registry: httpx2.URL) -> Answer:
         """The same of a host that the registry named, if that may be asked at all."""
-        host = _host_of(request.url)
+        host = host_of(request.url)
         if request.url.scheme == "http" and self.url(host, "/").scheme != "http":
-            raise RegistryUnavailable(f"{_host_of(registry)} points to plain HTTP at {host}")
+            raise RegistryUnavailable(f"{host_of(registry)} points to plain HTTP at {host}")
         there = await destination(request.url, registry=registry)
         headers = {**request.headers, "Host": there.host}
         request = replace(request, url=there.url, headers=headers)
@@ -120,14 +120,14 @@ class Exchange:
             return answer
         registry = url = request.url
         for _ in range(REDIRECT_LIMIT):
-            url = _location(url, answer)
+            url = foreign_url(answer.headers.get("location", ""), base=url)
             answer = await self.ask_elsewhere(replace(request, url=url, headers={}), registry)
             if answer.status == 200:
                 return answer
             if answer.status not in _REDIRECTS:  # its 401 is none of the registry: not answered
-                told = f"where {_host_of(registry)} keeps its blobs, answers {answer.status}"
-                raise RegistryUnavailable(f"{_host_of(url)}, {told}")
-        msg = f"{_host_of(registry)} redirects more than {REDIRECT_LIMIT} times for one blob"
+                told = f"where {host_of(registry)} keeps its blobs, answers {answer.status}"
+                raise RegistryUnavailable(f"{host_of(url)}, {told}")
+        msg = f"{host_of(registry)} redirects more than {REDIRECT_LIMIT} times for one blob"
         raise RegistryUnavailable(msg)
 
     def pause(self, host: str, reason: str, seconds: float = PAUSE_S) -> None:
@@ -178,17 +178,6 @@ class Exchange:
         if not asked.isdecimal():
             return RegistryUnavailable(reason)
         return RegistryUnavailable(reason, retry_after=_whole(seconds))
-
-
-def _location(url: httpx2.URL, answer: Answer) -> httpx2.URL:
-    try:
-        return url.join(answer.headers.get("location", ""))
-    except httpx2.InvalidURL:
-        raise RegistryUnavailable(f"{_host_of(url)} redirects to no web address") from None
-
-
-def _host_of(url: httpx2.URL) -> str:
-    return url.netloc.decode()
 
 
 def _whole(seconds: float) -> int:

@@ -18,6 +18,7 @@ import httpx2
 
 from model_training.errors import RegistryUnavailable, SettingsError
 from model_training.images.credentials import DockerConfig, Login
+from model_training.images.destinations import foreign_url, host_of
 from model_training.images.documents import members
 from model_training.images.exchange import Answer, Exchange, Request
 from model_training.images.kept import Kept
@@ -113,7 +114,7 @@ class Logins:
         self._headers.drop((image.host, image.repository))
         who = self._who(await self._login(image))
         return RegistryUnavailable(
-            f"{image.address} shows {image.repository} not to {who}: it is not there, "
+            f"{image.address} does not show {image.repository} to {who}: it is not there, "
             "or may not be read"
         )
 
@@ -142,8 +143,8 @@ class Logins:
         self, image: ImageReference, challenge: Challenge, login: Login | None, url: httpx2.URL
     ) -> tuple[str, float]:
         """A token, and the seconds that it is good for."""
-        request = _token_request(image, challenge, login)
-        giver = request.url.netloc.decode()
+        request = _token_request(image, challenge, login, url)
+        giver = host_of(request.url)
         answer = await self._exchange.ask_elsewhere(request, url)
         if answer.status in {400, 401, 403}:
             raise RegistryUnavailable(
@@ -155,12 +156,10 @@ class Logins:
         return _read_token(answer.body, giver)
 
 
-def _token_request(image: ImageReference, challenge: Challenge, login: Login | None) -> Request:
-    try:
-        realm = httpx2.URL(challenge.parameters.get("realm", ""))
-    except httpx2.InvalidURL:
-        msg = f"{image.address} names something that gives tokens and is no web address"
-        raise RegistryUnavailable(msg) from None
+def _token_request(
+    image: ImageReference, challenge: Challenge, login: Login | None, url: httpx2.URL
+) -> Request:
+    realm = foreign_url(challenge.parameters.get("realm", ""), base=url)
     asked = {"scope": f"repository:{image.repository}:pull"}
     if service := challenge.parameters.get("service"):
         asked["service"] = service

@@ -77,6 +77,14 @@ class SegmentWriter:
             self._end_loss()
             self._drop_middle()
 
+    def note_loss(self, reason: str) -> None:
+        """Bytes are missing here, and nobody knows how many: a gap of one offset stands for them.
+
+        It shows with the next bytes, or once the log is closed.
+        """
+        self._begin_loss(reason)
+        self._position += 1
+
     def close(self) -> None:
         """Bring all of it to the disk, a gap at the end too. The second time it does nothing.
 
@@ -115,16 +123,20 @@ class SegmentWriter:
         return opened
 
     def _lose(self, count: int, error: OSError) -> None:
+        is_full = error.errno in DISK_FULL
+        self._begin_loss("disk full" if is_full else f"write failed: {error.strerror}")
+        self._position += count
+
+    def _begin_loss(self, reason: str) -> None:
         if self._current is not None and self._current.size == 0:
             # Its name is an offset that the next bytes to succeed will not have.
             self._current.close()
             self._remove(self._current.start)
             self._current = None
         if self._lost_from is None:
-            self._lost_from = self._position
-            is_full = error.errno in DISK_FULL
-            self._lost_because = "disk full" if is_full else f"write failed: {error.strerror}"
-        self._position += count
+            self._lost_from, self._lost_because = self._position, reason
+        elif reason not in self._lost_because:
+            self._lost_because += f", {reason}"
 
     def _end_loss(self) -> None:
         if self._lost_from is not None and self._current is not None:

@@ -129,10 +129,17 @@ class PodRow(Struct, frozen=True, kw_only=True, gc=False):
     containers: tuple[Container, ...] = ()
     main: str = ""
     """name of the container that trains: ours, else the default one, else the first"""
+    sidecars: tuple[str, ...] = ()
+    """names of the init containers that run on beside the others"""
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if it is true."""
         return _true_condition(self.conditions, kind)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no container of it will run again."""
+        return self.phase in {"Succeeded", "Failed"}
 
     @property
     def training(self) -> Container | None:
@@ -219,6 +226,7 @@ def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
         init_containers=tuple(status.initContainerStatuses),
         containers=tuple(status.containerStatuses),
         main=next((n for n in (TRAINING_CONTAINER, default) if n in names), (names or [""])[0]),
+        sidecars=tuple(c.name for c in wire.spec.initContainers if c.restartPolicy == "Always"),
     )
 
 
@@ -289,10 +297,12 @@ class _Meta(Struct, gc=False):
 class _ContainerSpec(Struct, gc=False):
     name: str = ""
     image: str = ""
+    restartPolicy: str | None = None  # noqa: N815
 
 
 class _PodSpec(Struct, gc=False):
     containers: list[_ContainerSpec] = field(default_factory=list[_ContainerSpec])
+    initContainers: list[_ContainerSpec] = field(default_factory=list[_ContainerSpec])  # noqa: N815
     nodeName: str | None = None  # noqa: N815
 
 

@@ -1,0 +1,160 @@
+"""Where the log of an attempt comes from, and up to which line it was copied: ``source.json``.
+
+The line from which to go on is noted before its bytes are written, together with the line noted
+before it. Whenever we are killed, one of the two is at or before the end of what was written:
+from it on the log is read again, and what is there already is passed over by counting bytes.
+After a power failure both may lie beyond what reached the disk. The index of the log has lines
+that do not.
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from model_training.executors.kubernetes.stamped_text import Anchor, stamp_of
+from model_training.folders import JobFolder
+from model_training.logs.index import IndexReader
+from model_training.logs.layout import index_path
+from model_training.logs.view import LogView
+
+
+class Source(Struct, kw_only=True):
+    """What is known of one attempt."""
+
+    pod: str
+    """its uid"""
+    container: str = ""
+    """which is copied, or was copied last; empty before the first"""
+    instance: int = 0
+    """how often that container was restarted before the one that is copied"""
+    copied: bool = False
+    """all of that instance"""
+    begin: int = 0
+    """offset of its first byte"""
+    anchors: tuple[Anchor, ...] = ()
+    """its first line, the last one but one that was noted, the last one"""
+    complete: bool = False
+    """nothing more will come of this attempt"""
+
+    def start(self, container: str, instance: int, offset: int) -> None:
+        """Turn to another instance, whose output begins at ``offset``."""
+        self.container, self.instance, self.begin = container, instance, offset
+        self.copied, self.anchors = False, ()
+
+    def note(self, anchor: Anchor) -> None:
+        """A line that is about to be written."""
+        self.anchors = (self.anchors or (anchor,))[:1] + self.anchors[-1:] + (anchor,)
+
+    def resume_at(self, folder: Path, end: int) -> Anchor | None:
+        """The last line that is known to begin before ``end``, or at it; None if none is.
+
+        Raises:
+            OSError: the disk cannot be read.
+        """
+        there = [anchor for anchor in self.anchors if anchor.offset <= end]
+        if len(there) <= 1 < len(self.anchors) and (found := _indexed(folder, self)):
+            there.append(found)
+        return max(there, key=lambda anchor: anchor.offset, default=None)
+
+
+class SourceFile:
+    """The ``source.json`` of one attempt."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._size = 0
+
+    def read(self) -> Source | None:
+        """What was noted; None if nothing was, or it cannot be understood.
+
+        Raises:
+            OSError: the disk cannot be read.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+        self._size = len(data)
+        try:
+            return _decode(data)
+        except msgspec.DecodeError:
+            return None
+
+    def write(self, source: Source) -> None:
+        """Note it, so that it survives the machine.
+
+        Raises:
+            OSError: there is no space, or the disk is broken.
+        """
+        data = _encode(source)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self._path.with_suffix(".json.new")
+        new.unlink(missing_ok=True)
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.replace(self._path)
+        self._size = len(data)
+        fd = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def update(self, source: Source) -> None:
+        """Note it in place, so that it survives us; cheap enough to be done for each chunk.
+
+        Raises:
+            OSError: the file was never written, or the disk is broken.
+        """
+        data = _encode(source).ljust(self._size)  # spaces hide the end of what was longer
+        fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, data, 0)
+        finally:
+            os.close(fd)
+        self._size = len(data)
+
+
+def read_sources(job: JobFolder) -> dict[int, Source]:
+    """By attempt, all that were noted.
+
+    Raises:
+        OSError: the disk cannot be read.
+    """
+    try:
+        names = os.listdir(job.logs)  # noqa: PTH208 - done for each job at a start
+    except FileNotFoundError:
+        return {}
+    found: dict[int, Source] = {}
+    for number in (int(name) for name in names if name.isascii() and name.isdigit()):
+        source = SourceFile(job.log_source(number)).read()
+        if source is not None:
+            found[number] = source
+        elif LogView(job.log(number)).segments():
+            # Damaged: it keeps its number, and belongs to no pod.
+            found[number] = Source(pod="", complete=True)
+    return found
+
+
+def _indexed(folder: Path, source: Source) -> Anchor | None:
+    """The last write of this instance that the index tells to have begun with a line.
+
+    Any but the first of a segment: that one may have gone on with a line.
+    """
+    zone = source.anchors[-1].stamp[29:]
+    for start, end in reversed(LogView(folder).segments()):
+        with IndexReader(index_path(folder, start)) as index:
+            writes = list(index.between(max(start, source.begin), end))
+        if writes:
+            return Anchor(writes[-1].offset, stamp_of(writes[-1].time_ns, zone))
+    return None
+
+
+_decode = msgspec.json.Decoder(Source).decode
+_encode = msgspec.json.Encoder().encode

@@ -75,7 +75,7 @@ class Api:
     def answers(self, path: str, status: int = 200) -> bool:
         """Whether it answers with this status, now."""
         try:
-            return self.request("GET", path, seconds=2.0)[0] == status
+            return self.request("GET", path)[0] == status
         except OSError:
             return False
 

@@ -38,8 +38,8 @@ PROGRAMS = {
 LINKED = " ".join((
     "-s -w",
     f"-X k8s.io/component-base/version.gitVersion={KUBERNETES}",
-    f"-X k8s.io/component-base/version.gitMajor={KUBERNETES[1:].split('.')[0]}",
-    f"-X k8s.io/component-base/version.gitMinor={KUBERNETES.split('.')[1]}",
+    "-X k8s.io/component-base/version.gitMajor=1",
+    f"-X k8s.io/component-base/version.gitMinor={KUBERNETES.split('.', 2)[1]}",
     f"-X k8s.io/client-go/pkg/version.gitVersion={KUBERNETES}",
 ))  # fmt: skip
 FLAGS = ("-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags", LINKED)
@@ -121,6 +121,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """A folder of the cache, made as a whole by the first who needs it; others wait."""
     if folder.exists():
         return folder
     with locked(folder.name.partition("-")[0]):

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed import images, machine
+from testbed.api import Api
 from testbed.binaries import (
+    locked,
     packages,
     packages_folder,
     programs,
@@ -23,7 +25,6 @@ from testbed.binaries import (
 from testbed.components import Component
 from testbed.control_plane import ControlPlane
 from testbed.errors import ClusterError
-from testbed.api import Api
 from testbed.node import NAME, Node
 from testbed.registries import LOGIN, Registry
 
@@ -38,6 +39,13 @@ SOCKET_LIMIT = 45  # characters of the state folder: sockets below it have names
 def default_folder() -> Path:
     """Where the state is: ``MODEL_TRAINING_TESTBED_STATE`` or a folder in /var/lib."""
     return Path(os.environ.get("MODEL_TRAINING_TESTBED_STATE") or "/var/lib/model-training-testbed")
+
+
+def _refuse_others_than_root() -> None:
+    if sys.platform != "linux":
+        raise ClusterError("the test cluster runs on Linux; see docs/howto/test-cluster.md")
+    if os.geteuid() != 0:
+        raise ClusterError("the test cluster needs root, for containers, mounts, links, iptables")
 
 
 class Cluster(ControlPlane):
@@ -58,12 +66,18 @@ class Cluster(ControlPlane):
         Raises:
             ClusterError: this machine cannot run it; the message says why.
         """
+        _refuse_others_than_root()
         self._refuse()
-        self._announce()
-        self._install()
-        programs()
-        packages()
-        began = time.monotonic()
+        with locked("cluster"):
+            self._announce()
+            self._install()
+            programs()
+            packages()
+            began = time.monotonic()
+            self._start()
+            say(f"the cluster is ready after {time.monotonic() - began:.1f} s")
+
+    def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         machine.prepare(self.folder)
         super().up()
@@ -71,15 +85,16 @@ class Cluster(ControlPlane):
         self._wait("the node is ready", self.node_ready)
         account = "/api/v1/namespaces/default/serviceaccounts/default"
         self._wait("there is a service account", lambda: self.api.answers(account))
-        say(f"the cluster is ready after {time.monotonic() - began:.1f} s")
 
     def down(self) -> None:
         """End everything and remove every trace, in whatever state it is."""
-        for name in ("kubelet", "kube-proxy", "containerd"):
-            self.stop(name)
-        super().down()
-        machine.restore(self.folder, self.node.socket)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _refuse_others_than_root()
+        with locked("cluster"):
+            for name in ("kubelet", "kube-proxy", "containerd"):
+                self.stop(name)
+            super().down()
+            machine.restore(self.folder, self.node.socket)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def leftovers(self) -> list[str]:
         """What is on this machine of the cluster, in words."""
@@ -163,12 +178,6 @@ class Cluster(ControlPlane):
             time.sleep(0.1)
 
     def _refuse(self) -> None:
-        if sys.platform != "linux":
-            raise ClusterError("the test cluster runs on Linux; see docs/howto/test-cluster.md")
-        if os.geteuid() != 0:
-            raise ClusterError(
-                "the test cluster needs root, for containers, mounts, links and iptables"
-            )
         if len(str(self.folder)) > SOCKET_LIMIT:
             raise ClusterError(f"{self.folder} is too long for the sockets in it; choose another")
         refuse_unbuildable()

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from testbed import images
-from testbed.binaries import locked, say
+from testbed.binaries import say
 from testbed.cluster import OPEN_REGISTRY, Cluster
 from testbed.errors import ClusterError
 
@@ -15,8 +15,7 @@ def up() -> int:
     _parser(up).parse_args()
     cluster = Cluster()
     try:
-        with locked("cluster"):
-            cluster.up()
+        cluster.up()
     except ClusterError as error:
         say(f"testbed/up: {error}")
         return 1
@@ -29,9 +28,8 @@ def down() -> int:
     _parser(down).parse_args()
     cluster = Cluster()
     try:
-        with locked("cluster"):
-            cluster.down()
-            left = cluster.leftovers()
+        cluster.down()
+        left = cluster.leftovers()
     except ClusterError as error:
         say(f"testbed/down: {error}")
         return 1

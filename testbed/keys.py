@@ -89,9 +89,10 @@ def write_kubeconfig(
         "contexts": [{"name": CONTEXT, "context": context}],
         "current-context": CONTEXT,
     }
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(config, indent=2) + "\n")
-    return file
+    new = file.with_suffix(".new")
+    new.touch(mode=0o600)
+    new.write_text(json.dumps(config, indent=2) + "\n")
+    return new.rename(file)  # somebody may be reading the old one
 
 
 def _make_all(folder: Path, addresses: tuple[str, ...]) -> None:
@@ -108,11 +109,12 @@ def _make_all(folder: Path, addresses: tuple[str, ...]) -> None:
 
 
 def _pair(folder: Path, name: str, subject: str, extension: str) -> None:
-    issuer = [] if name == "ca" else [
-        "-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key"),
-    ]  # fmt: skip
+    issuer: list[str] = []
+    if name != "ca":
+        issuer = ["-CA", str(folder / "ca.crt"), "-CAkey", str(folder / "ca.key")]
     _openssl(
-        "req", "-config", "/dev/stdin", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "req", "-config", "/dev/stdin", "-x509", "-newkey", "ec",
+        "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
         "-subj", subject, "-addext", extension, "-days", DAYS, *issuer,
         "-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.crt"),
         given=CONFIG,

@@ -11,6 +11,7 @@ from pathlib import Path
 from testbed.api import Api
 from testbed.binaries import packages_folder, programs_folder
 from testbed.components import Component
+from testbed.processes import PATH
 
 NAME = "127.0.0.1"  # so that the API server reaches the kubelet on loopback
 BRIDGE = "mt-testbed0"
@@ -49,7 +50,7 @@ class Node:
     def components(self) -> dict[str, Component]:
         """What runs on the node."""
         binaries = packages_folder() / "containerd/usr/bin"
-        path = {"PATH": f"{binaries}:/usr/sbin:/usr/bin:/sbin:/bin"}
+        path = {"PATH": f"{binaries}:{PATH}"}
         programs = programs_folder()
         kubelet, proxy = Api("http://127.0.0.1:10248"), Api("http://127.0.0.1:10256")
         return {

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -95,6 +96,7 @@ def launch(
 ) -> Record:
     """Start a program in a session of its own, its output appended to a log.
 
+    Its environment is the given one and a plain PATH: proxies and tokens of ours are not for it.
     Returns once the record is written, so that the caller can be killed at any time.
     """
     record.unlink(missing_ok=True)
@@ -106,7 +108,7 @@ def launch(
             stdout=output,
             stderr=output,
             cwd="/",
-            env={**os.environ, **(environment or {})},
+            env={"PATH": PATH, **(environment or {})},
         )
     while not record.exists() and process.poll() is None:
         select.select([], [], [], 0.002)

@@ -11,7 +11,7 @@ from testbed.components import Component
 
 LOGIN = ("training", "training")
 # Of that password, by bcrypt, the only method that this registry reads.
-PASSWORD_LINE = "training:$2b$04$NfZWPCOMINFFy87bN2Jt/uxWCCNLLWjsWMxtxdrQcJOoezKUmE7O2\n"  # noqa: S105
+PASSWORD_LINE = "training:$2b$04$NfZWPCOMINFFy87bN2Jt/uxWCCNLLWjsWMxtxdrQcJOoezKUmE7O2\n"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
@@ -23,13 +23,15 @@ def local_stage(root: Path) -> AbstractAsyncContextManager[Stage]:
 
 
 @asynccontextmanager
-async def serving(root: Path, options: Sequence[str]) -> AsyncGenerator[Stage]:
+async def serving(
+    root: Path, options: Sequence[str], variables: Mapping[str, str] | None = None
+) -> AsyncGenerator[Stage]:
     """A server with these options on a data folder of its own under ``root``, and its client."""
     data, tmp = root / "data", root / "tmp"
     tmp.mkdir(parents=True)
     # Made from scratch, so that jobs see the same variables wherever this runs.
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {"PATH": path, "HOME": os.environ["HOME"], "LANG": "C.UTF-8"}
+    environment = {"PATH": path, "HOME": os.environ["HOME"], "LANG": "C.UTF-8", **(variables or {})}
     with (root / "server.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "model_training", "serve",

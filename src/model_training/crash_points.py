@@ -30,6 +30,9 @@ POINTS: dict[str, str] = {
     "remove.renamed": "local: the folder is on its way out, not yet removed",
     "remove.gone": "tracker: nothing is left at the executor, the row is",
     "remove.forgotten": "tracker: the row has gone, nobody was told",
+    "launch.created": "kubernetes: the cluster has the new Job, the executor has not noted it",
+    "stop.marked": "kubernetes: the stop is durable, the Job is not deleted",
+    "remove.deleted": "kubernetes: the cluster has nothing of the job, its folder is there",
 }
 
 

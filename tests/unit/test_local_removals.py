@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,8 +15,9 @@ from model_training import trees
 from model_training.executors.local.executor import LocalExecutor
 from model_training.folders import DataFolder
 from model_training.jobs import JobState
+from tests.contract.leftovers import end_all, processes_of, reap
 from tests.unit.local_bench import Watcher, sh, spec
-from tests.waiting import until
+from tests.waiting import PAUSE, until
 
 pytestmark = pytest.mark.anyio
 
@@ -33,6 +35,21 @@ def anyio_backend() -> str:
 @pytest.fixture
 def data(tmp_path: Path) -> DataFolder:
     return DataFolder(tmp_path / "data")
+
+
+@pytest.fixture(autouse=True)
+def no_process_left(tmp_path: Path) -> Generator[None]:
+    """Nothing runs on after a test, and the supervisors that it made our children are reaped.
+
+    Where this process stands for two servers, nobody else waits for those of the first.
+    """
+    yield
+    deadline = time.monotonic() + 5
+    while (left := processes_of(str(tmp_path), tmp_path)) and time.monotonic() < deadline:
+        time.sleep(PAUSE)
+    end_all(str(tmp_path), tmp_path)
+    reap()
+    assert not left
 
 
 @pytest.fixture

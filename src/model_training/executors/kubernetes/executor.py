@@ -128,6 +128,7 @@ class KubernetesExecutor:
             self._start(reflector.run())
         self._start(self._explainer.run())
         self._start(self._tidy())
+        self._start(self._collect_all())
         for spec in stopping:
             self._jobs[spec.name] = Job(spec.name, spec=spec, stop_asked=True)
             self._start(self._pursue_stop(spec.name))
@@ -234,7 +235,7 @@ class KubernetesExecutor:
                 job.row = None
         elif self._is_shown(job, after):
             job.take(after)
-            self._collector.look(name, job.attempts)
+            self._collect(job)
         self._touch(name)
 
     def _is_shown(self, job: Job, row: JobRow) -> bool:
@@ -255,12 +256,20 @@ class KubernetesExecutor:
         job.pods[pod.uid] = pod
         if after is None:
             job.live.discard(pod.uid)
-            self._collector.vanished(job.name, [pod])
         else:
             job.live.add(pod.uid)
-        if job.row is not None:
-            self._collector.look(job.name, job.attempts)
+        self._collect(job)
         self._touch(job.name)
+
+    def _collect(self, job: Job) -> None:
+        """Let the output of its pods be copied, once all of them are known."""
+        if self._pod_rows.synced.is_set() and job.spec is not None and not job.is_removing:
+            self._collector.look(job.name, [pod for pod in job.attempts if pod.uid in job.live])
+
+    async def _collect_all(self) -> None:
+        await self._until_synced()
+        for job in self._jobs.values():
+            self._collect(job)
 
     def _touch(self, name: str) -> None:
         """Look at the job anew."""
@@ -319,9 +328,12 @@ class KubernetesExecutor:
         return self._tell(job, seen)
 
     def _look(self, job: Job) -> Seen | None:
-        seen = look(job.case()) if job.row is not None else self._look_after_stop(job)
+        if job.row is not None:
+            seen = look(job.case(self._attempt(job)))
+        else:
+            seen = self._look_after_stop(job)
         if seen is not None and seen.state.is_terminal and not self._log_is_whole(job):
-            return _still_running(seen)
+            return _held_back(seen, stop_asked=job.stop_asked)
         if seen is not None:
             self._explainer.note(job, seen)
         return seen
@@ -337,11 +349,15 @@ class KubernetesExecutor:
         return Seen(
             state=JobState.STOPPED,
             message="stopped",
-            attempt=len(job.attempts),
+            attempt=self._attempt(job),
             started=end.startedAt,
             finished=end.finishedAt,
             exit_code=end.exitCode,
         )
+
+    def _attempt(self, job: Job) -> int:
+        """The number of its latest attempt; the logs remember pods that are gone for long."""
+        return max(1, len(job.attempts), self._collector.attempts(job.name))
 
     def _log_is_whole(self, job: Job) -> bool:
         """Whether the end may be told: its log is complete, or was waited for long enough."""
@@ -516,6 +532,9 @@ def _is_kept_pod(row: PodRow) -> bool:
     return is_job_name(row.job)
 
 
-def _still_running(seen: Seen) -> Seen:
+def _held_back(seen: Seen, *, stop_asked: bool) -> Seen | None:
     """What is told of a job that has ended while its log is still being copied."""
-    return Seen(state=JobState.RUNNING, attempt=seen.attempt, started=seen.started)
+    if stop_asked or seen.started is not None:
+        state = JobState.STOPPING if stop_asked else JobState.RUNNING
+        return Seen(state=state, attempt=seen.attempt, started=seen.started)
+    return None

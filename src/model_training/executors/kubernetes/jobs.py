@@ -71,12 +71,13 @@ class Job:
             self.spec = spec_of(row)
         self.row = row
 
-    def case(self) -> Case:
-        """What there is to be looked at; its Job has been seen."""
+    def case(self, attempt: int) -> Case:
+        """What there is to be looked at, in its latest attempt; its Job has been seen."""
         row = cast("JobRow", self.row)
         return Case(
             job=row,
             pods=self.attempts,
+            attempt=attempt,
             events=self.events,
             stop_asked=self.stop_asked,
             is_ours=row.spec is not None,

@@ -61,6 +61,8 @@ class Case:
     job: JobRow
     pods: tuple[PodRow, ...] = ()
     """of this Job, oldest first; the last one is its latest attempt"""
+    attempt: int = 1
+    """number of that attempt"""
     events: tuple[EventRow, ...] = ()
     """warnings about the Job or its latest pod; fetched only where nothing else tells"""
     stop_asked: bool = False
@@ -72,11 +74,6 @@ class Case:
     def pod(self) -> PodRow | None:
         """The latest attempt."""
         return self.pods[-1] if self.pods else None
-
-    @property
-    def attempt(self) -> int:
-        """Its number, from 1."""
-        return max(1, len(self.pods))
 
 
 def look(case: Case) -> Seen | None:

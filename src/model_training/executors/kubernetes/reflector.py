@@ -74,7 +74,7 @@ class Reflector(Generic[Row]):
                 was one. A namesake with another UID is gone first, then there. Must be quick.
         """
         self.synced: Final = asyncio.Event()
-        self.stale_since: float | None = None
+        self.stale_since: float | None = time.time()
         self.lists = 0
         self.watches = 0
         self.events = 0
@@ -106,7 +106,6 @@ class Reflector(Generic[Row]):
 
     async def run(self) -> None:
         """Keep the rows in step, for ever, until cancelled."""
-        self._lag("nothing was listed yet")
         while True:
             try:
                 if not self._is_listed:

@@ -1,0 +1,8 @@
+"""What every test needs."""
+
+import signal
+
+# A shell ignores SIGINT for what it runs in the background, and all children inherit that: the
+# servers and commands that the tests start must see a Ctrl+C wherever the tests are run.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

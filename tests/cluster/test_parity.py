@@ -20,7 +20,9 @@ CLAIM = "outputs"
 
 
 @pytest.fixture(scope="module")
-def outputs(kubectl: Kubectl, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def outputs(
+    kubectl: Kubectl, namespace: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A folder of the node, which is this machine, behind a claim."""
     folder = tmp_path_factory.mktemp("outputs")
     for parent in (folder, *folder.parents[:3]):
@@ -51,7 +53,8 @@ def outputs(kubectl: Kubectl, namespace: str, tmp_path_factory: pytest.TempPathF
     }
     for each in (volume, claim):
         kubectl("create", "-f", "-", given=each)
-    return folder
+    yield folder
+    kubectl("delete", "persistentvolume", namespace, "--wait=false")
 
 
 @pytest.fixture(scope="module")
@@ -71,29 +74,26 @@ def pipelines(kubectl: Kubectl, namespace: str, registry: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def traces(
-    kubectl: Kubectl,
-    kubeconfig: Path,
-    namespace: str,
-    registry: str,
-    outputs: Path,
-    pipelines: list[str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[dict[str, Trace]]:
-    options = {
+def options(kubeconfig: Path, namespace: str, registry: str, pipelines: list[str]) -> list[str]:
+    """Of a server for the namespace; its pipelines are there."""
+    given = {
         "executor": "kubernetes", "kubeconfig": kubeconfig, "namespace": namespace,
         "registry": registry, "outputs-claim": CLAIM,
     }  # fmt: skip
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
+
+@pytest.fixture(scope="module")
+def traces(
+    outputs: Path, options: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trace]:
     async def play() -> dict[str, Trace]:
         root = tmp_path_factory.mktemp("cluster")
         variables = {"MODEL_TRAINING_OUTPUTS_FOLDER": str(outputs)}
-        async with serving(root, words, variables) as stage:
+        async with serving(root, options, variables) as stage:
             return await play_all(stage, SCENARIOS, at_once=AT_ONCE)
 
-    yield asyncio.run(play())
-    kubectl("delete", "persistentvolume", namespace, "--wait=false")
+    return asyncio.run(play())
 
 
 @pytest.mark.timeout(400)

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from model_training import AsyncClient
-from model_training.errors import WaitTimedOut
+from model_training.errors import InvalidRequest, WaitTimedOut
 from tests.parity.stage import Scenario, Stage, Trace, head, moment, path_of, shown
 
 SCENARIOS: dict[str, Scenario] = {}
@@ -131,7 +131,7 @@ async def times_of_a_job(stage: Stage) -> Trace:
     moments = (job.started_at, job.finished_at)
     return {
         "in order": job.started_at < job.finished_at,
-        "duration within a second": abs(job.duration_s - 1.5) < 1,
+        "lasted": job.duration_s >= 1,
         "more than whole seconds": any(each.microsecond for each in moments),
     }
 
@@ -177,8 +177,7 @@ file = Path(os.environ["MODEL_TRAINING_PARAMETERS_FILE"]).read_text()
 show({
     "variables": {name: environment()[name] for name in given},
     "json": given,
-    "one line": file.endswith("}\\n") and file.count("\\n") == 1,
-    "file is json": file[:-1] == os.environ["MODEL_TRAINING_PARAMETERS"],
+    "the same line in the file": file == environment()["MODEL_TRAINING_PARAMETERS"],
 })
 """
 BIG = """
@@ -305,8 +304,20 @@ SCENARIOS |= {
     "faults of options and parameters together": refused(
         {"epochs": -1}, pipeline="typed", timeout="soon"
     ),
-    "more than any machine has": refused(cpu=1000),
 }
+
+
+@scenario
+async def more_than_there_is(stage: Stage) -> Trace:
+    try:
+        job = await stage.create("pass", cpu=1000)
+    except InvalidRequest as error:
+        return {"refused": [fault.path for fault in error.faults]}
+    while (record := await job.status()).reason != "Unschedulable":
+        await asyncio.sleep(0.1)
+    await job.stop()
+    ended = stage.how(await stage.end(job))
+    return {"waits": [str(record.state), record.reason], "stopped": ended}
 
 
 @scenario
@@ -471,7 +482,9 @@ async def two_streams_at_once(stage: Stage) -> Trace:
     numbers = list(map(int, b"".join([p async for p in job.logs()]).split()))
     return {
         "all": sorted(numbers) == list(range(3000)),
-        "each in order": all([n for n in numbers if n % 2 == s] == list(range(s, 3000, 2)) for s in (0, 1)),
+        "each in order": all(
+            [n for n in numbers if n % 2 == s] == list(range(s, 3000, 2)) for s in (0, 1)
+        ),
         "both in order": numbers == list(range(3000)),
     }
 
@@ -619,9 +632,12 @@ SCENARIOS |= {
     ),
     "outputs of a failure": keeps("keep('half', b'1'); sys.exit(1)"),
     "names of outputs": keeps("keep('Größe 数/a b%20+?#&.txt', b'x'); keep('.hidden'); keep('-x')"),
-    "a file that is replaced": keeps("keep('x', b'old'); keep('y', b'n'); os.replace(OUTPUT/'y', OUTPUT/'x')"),
+    "a file that is replaced": keeps(
+        "keep('x', b'old'); keep('y', b'n'); os.replace(OUTPUT / 'y', OUTPUT / 'x')"
+    ),
     "no regular files": keeps(
-        "os.symlink('/etc/passwd', OUTPUT / 'link'); os.mkfifo(OUTPUT / 'pipe'); os.mkdir(OUTPUT / 'd')"
+        "os.symlink('/etc/passwd', OUTPUT / 'link'); os.mkfifo(OUTPUT / 'pipe')\n"
+        "os.mkdir(OUTPUT / 'folder')"
     ),
 }  # fmt: skip
 

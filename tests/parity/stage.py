@@ -5,12 +5,12 @@ The normaliser touches names, times and hosts, and here is all of it:
 - names: a job's UUID, canonical or short, becomes ``UUID``; the namespace, the image and digests
   only say that there is one;
 - times: a moment becomes ``TIME``, a duration ``SECONDS``; that they are there still counts;
-- hosts: the paths of a job's output folder and parameters file, the server's folders in which
-  pipelines were sought, and the limits of the machine are replaced by words. Paths count as hosts:
-  they say where, not what.
+- hosts: of PATH, HOME, HOSTNAME, KUBERNETES_*, MODEL_TRAINING_OUTPUT and
+  MODEL_TRAINING_PARAMETERS_FILE, and of the field ``output`` of a job, only that they are there;
+  of where a pipeline was sought, only that it is told. Paths count as hosts: they say where.
 
-Why and behind what a job waits is not traced but where a scenario asks for it: it depends on what
-else there is to do.
+Why a job is pending is only told to be said, but where a scenario waits for it: it depends on
+what else there is to do.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from model_training.errors import (
     ModelTrainingError,
     PipelineNotFound,
 )
-from model_training.jobs import TrainingJob, format_time
+from model_training.jobs import JobState, TrainingJob, format_time
 from model_training.names import short_id
 from tests.waiting import until
 
@@ -144,6 +144,8 @@ class Stage:
             plain[name] = plain[name] and self.named(str(plain[name]))
         for name, word in _WORDS.items():
             plain[name] = plain[name] and word
+        if record.state is JobState.PENDING:  # why it waits depends on what else there is to do
+            plain |= {"reason": record.reason and "WHY", "message": record.message and "WHY"}
         return plain | {"name": self.named(record.name), "id": self.named(record.id)}
 
     def variable(self, name: str, value: str) -> str:
@@ -197,7 +199,7 @@ class Stage:
         ``runs`` is set when the follower was told that it runs.
         """
         states, printed = [str(job.record.state)], b""
-        trace: Trace = {"gaps": 0, "resets": 0}
+        trace: Trace = {"gaps": [], "resets": 0}
         following = aclosing(self.client.events(job.name, **part))
         async with asyncio.timeout(PATIENCE_S), following as events:
             async for event in events:
@@ -208,8 +210,8 @@ class Stage:
                             runs.set()
                     case LogBytes(_, data):
                         printed += data
-                    case Gap():
-                        trace["gaps"] += 1
+                    case Gap(_, _, _, why):
+                        trace["gaps"].append(why)
                     case Reset():
                         trace["resets"] += 1
                     case Ended(state, reason, _, code):

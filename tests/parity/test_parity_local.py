@@ -1,7 +1,6 @@
 """This machine plays every scenario as promised. ``tests/cluster`` holds a cluster to the same."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import time  # noqa: F401 - for the texts that are run
 from pathlib import Path
 
 OUTPUT = Path(os.environ["MODEL_TRAINING_OUTPUT"])

@@ -25,8 +25,6 @@ def outputs(
 ) -> Iterator[Path]:
     """A folder of the node, which is this machine, behind a claim."""
     folder = tmp_path_factory.mktemp("outputs")
-    for parent in (folder, *folder.parents[:3]):
-        parent.chmod(parent.stat().st_mode | 0o055)
     folder.chmod(0o777)  # pods run as another user
     size = {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteMany"]}
     volume = {

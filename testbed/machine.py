@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from testbed.errors import ClusterError
@@ -44,8 +44,7 @@ def prepare(folder: Path) -> None:
         new.rename(saved)
     for hierarchy in _hierarchies():  # the kubelet wants to find its root there
         (hierarchy / CGROUP).mkdir(exist_ok=True)
-    for name, value in WANTED_SYSCTLS.items():
-        Path("/proc/sys", name).write_text(value)
+    _set_sysctls(WANTED_SYSCTLS)
     if ADDRESS not in _try("ip", "-o", "address", "show", "dev", "lo"):
         _must("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo")
 
@@ -77,8 +76,7 @@ def restore(folder: Path, socket: Path) -> None:
     _remove_files(folder)
     saved = folder / "sysctls.json"
     if saved.exists():
-        for name, value in json.loads(saved.read_text()).items():
-            Path("/proc/sys", name).write_text(value)
+        _set_sysctls(json.loads(saved.read_text()))
 
 
 def leftovers(folder: Path, socket: Path) -> list[str]:
@@ -182,10 +180,12 @@ def _unmount(folder: Path) -> None:
 
 def _links() -> list[str]:
     """The bridge and everything that is plugged into it."""
-    if not Path("/sys/class/net", BRIDGE).exists():
-        return []
-    plugged = [path.name for path in Path("/sys/class/net", BRIDGE, "brif").iterdir()]
-    return [*plugged, BRIDGE]
+    plugged = _try("ip", "-o", "link", "show", "master", BRIDGE)
+    itself = _try("ip", "-o", "link", "show", BRIDGE)
+    # A line is such as "7: veth5c5f8154@if2: <BROADCAST,...".
+    return [
+        line.split()[1].partition("@")[0].rstrip(":") for line in (plugged + itself).splitlines()
+    ]
 
 
 def _remove_network() -> None:
@@ -252,6 +252,14 @@ def _sysctls() -> Iterator[tuple[str, str]]:
         file = Path("/proc/sys", name)
         if file.exists():
             yield name, file.read_text().strip()
+
+
+def _set_sysctls(values: Mapping[str, str]) -> None:
+    """Write what differs: some may not be written at all where root is not everywhere root."""
+    for name, value in values.items():
+        file = Path("/proc/sys", name)
+        if file.exists() and file.read_text().strip() != value:
+            file.write_text(value)
 
 
 def _try(*argv: str) -> str:

@@ -1,8 +1,7 @@
-"""What the API server does to a reflector, on a real one: nothing is missed, and it never gives up."""
+"""What a real API server does to a reflector: nothing is missed, and it never gives up."""
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncGenerator, Iterator
 
 import msgspec

@@ -195,7 +195,7 @@ def test_a_pod_template_lies_under_our_container_and_security_over_both():
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsUser"] == 2000, "its owner may choose the user"
     assert spec["securityContext"]["runAsNonRoot"] is True
-    assert [volume["name"] for volume in spec["volumes"]][0] == "data"
+    assert spec["volumes"][0]["name"] == "data"
     assert training["image"] == SPEC.image
     assert training["volumeMounts"][0] == {"name": "data", "mountPath": "/data"}
     variables = [each["name"] for each in training["env"]]

@@ -152,7 +152,7 @@ class LocalExecutor:
         if not names.is_job_name(spec.name):
             msg = f"{spec.name!r} cannot be the name of a job."
             raise JobRejected(msg)
-        if not spec.command:
+        if spec.image is not None or not spec.command:
             msg = f"The pipeline {spec.pipeline} names no command to run on this machine."
             raise JobRejected(msg)
         if refused := self.cannot_enforce(spec.resources):

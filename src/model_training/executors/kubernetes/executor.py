@@ -33,7 +33,12 @@ from model_training.executors.kubernetes.objects import (
     decode_pod,
     decode_template,
 )
-from model_training.executors.kubernetes.observation import Seen, look, stopped_unseen
+from model_training.executors.kubernetes.observation import (
+    Seen,
+    look,
+    stop_words,
+    stopped_unseen,
+)
 from model_training.executors.kubernetes.reflector import Reflector
 from model_training.executors.kubernetes.removal import (
     delete_everything,
@@ -350,7 +355,7 @@ class KubernetesExecutor:
             return stopped_unseen(job.told)
         return Seen(
             state=JobState.STOPPED,
-            message="stopped",
+            message=stop_words(end),
             attempt=self._attempt(job),
             started=end.startedAt,
             finished=end.finishedAt,

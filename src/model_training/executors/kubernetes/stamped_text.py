@@ -62,8 +62,8 @@ class Batch(NamedTuple):
 class StampedText:
     """Takes the times out of a stream; each chunk may end anywhere.
 
-    ``first`` is the first line of all, once it has come. ``message`` is what the kubelet said instead of text, once it said something: nothing that
-    comes after it was printed.
+    ``first`` is the first line of all, once it has come. ``message`` is what the kubelet said
+    instead of text, once it said something: nothing that comes after it was printed.
     """
 
     def __init__(self, offset: int, stored: int) -> None:

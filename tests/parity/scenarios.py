@@ -15,7 +15,7 @@ from tests.parity.stage import Scenario, Stage, Trace, head, moment, path_of, sh
 
 SCENARIOS: dict[str, Scenario] = {}
 HOLD = "time.sleep(3)"  # so long that everybody has seen it run
-LATE_S = 8  # so long that a job has begun to wait on a busy machine, too
+LATE_S = 20  # so long that a job has begun to wait, on a node that starts a dozen pods at once too
 TICK = "time.sleep(0.5)"
 
 

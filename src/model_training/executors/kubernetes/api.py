@@ -1,6 +1,6 @@
 """Every request to the API server of Kubernetes; the HTTP client is known here and nowhere else.
 
-Why this client: ``docs/adr/0010-aiohttp-speaks-to-kubernetes.md``.
+Why this client: ``docs/adr/0004-aiohttp-speaks-to-kubernetes.md``.
 """
 
 import asyncio

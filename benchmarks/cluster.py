@@ -9,6 +9,7 @@ control plane of their own; the others run on the test cluster, which ``testbed/
 import argparse
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,16 +40,17 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=100, help="that print at the same time")
     parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "cluster.json")
     given = parser.parse_args()
+    told = {**machine(), **versions(), "load_before": os.getloadavg()[0]}
     rows: list[Row] = []
-    load = os.getloadavg()[0]
+    given.json.parent.mkdir(exist_ok=True)
     for name, part in PARTS.items():
         if not given.only or name in given.only:
-            rows += part(given)
-    result = {"machine": {**machine(), **versions(), "load_before": load}, "rows": rows}
-    given.json.parent.mkdir(exist_ok=True)
-    given.json.write_text(json.dumps(result, indent=2) + "\n")
+            found = part(given)
+            print(table(found), file=sys.stderr)
+            rows += found  # kept at once: a part that fails takes nothing of the others with it
+            given.json.write_text(json.dumps({"machine": told, "rows": rows}, indent=2) + "\n")
     print(table(rows))
-    print("\n" + json.dumps(result["machine"]))
+    print("\n" + json.dumps(told))
 
 
 def versions() -> dict[str, object]:

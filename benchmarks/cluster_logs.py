@@ -198,7 +198,7 @@ def _print_all(server: Server, pods: int) -> tuple[float, int, float]:
     assert server.process
     begin = time.time() + 20 + 0.6 * pods  # by then all run
     names = [
-        server.create("bench-printer", {"begin": begin, "number": number}, "&memory=64MB")
+        server.create("bench-printer", {"begin": begin, "number": number}, "&memory=64Mi")
         for number in range(pods)
     ]
     while time.time() < begin:

@@ -180,10 +180,12 @@ def _unmount(folder: Path) -> None:
 
 def _links() -> list[str]:
     """The bridge and everything that is plugged into it."""
-    if not Path("/sys/class/net", BRIDGE).exists():
-        return []
-    plugged = [path.name for path in Path("/sys/class/net", BRIDGE, "brif").iterdir()]
-    return [*plugged, BRIDGE]
+    plugged = _try("ip", "-o", "link", "show", "master", BRIDGE)
+    itself = _try("ip", "-o", "link", "show", BRIDGE)
+    # A line is such as "7: veth5c5f8154@if2: <BROADCAST,...".
+    return [
+        line.split()[1].partition("@")[0].rstrip(":") for line in (plugged + itself).splitlines()
+    ]
 
 
 def _remove_network() -> None:

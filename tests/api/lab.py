@@ -8,7 +8,7 @@ import asyncio
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from model_training.jobs import ACTIVE
 from model_training.ledger.ledger import JobFilter, Ledger
 from model_training.logs.follow import Followers
 from model_training.pipelines.folders import FolderSource
+from model_training.pipelines.pipeline import PipelineSource
 from model_training.service import Parts, TrainingService
 from model_training.settings import Settings, load_settings
 from model_training.tracker import Tracker
@@ -106,6 +107,7 @@ async def lab(
     decider: Decider | None = None,
     slots: int = 4,
     ends_jobs: bool = True,
+    source: PipelineSource | None = None,
     **options: float | tuple[str, ...],
 ) -> AsyncGenerator[Lab]:
     """Run the application in ``root``; ``options`` are deadlines and settings.
@@ -118,7 +120,8 @@ async def lab(
     settings = load_settings(data=root / "data", pipelines=(root / "pipelines",), **options)
     stopping = asyncio.Event()
     async with open_parts(settings, decider or LocalDecider(), slots) as parts:
-        service = TrainingService(parts, disk_reserve=0)
+        chosen = replace(parts, source=source or parts.source)
+        service = TrainingService(chosen, disk_reserve=0)
         app = create_app(service, LocalToken(TOKEN), settings=settings, stopping=stopping)
         protocol = partial(DeadlineProtocol, **deadlines)  # pyright: ignore
         async with serving(app, protocol, stopping) as (url, port), client(url) as http:

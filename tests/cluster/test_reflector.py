@@ -1,8 +1,7 @@
-"""What the API server does to a reflector, on a real one: nothing is missed, and it never gives up."""
+"""A reflector of a real API server: nothing is missed, nothing comes twice."""
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncGenerator, Iterator
 
 import msgspec

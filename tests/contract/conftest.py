@@ -1,10 +1,10 @@
-"""Puts one executor under the contract suite. Only this file names it.
+"""Puts one executor under the contract suite: ``--executor``, ``local`` by default.
 
-Another executor comes under the same suite by another bench here.
+Only this file and the benches name executors.
 """
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -89,9 +89,27 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def ground(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[object]:
+    """Where a cluster's jobs are; None on one machine."""
+    if request.config.getoption("--executor") == "local":
+        yield None
+        return
+    from tests.contract.cluster_bench import ground
+
+    with ground(tmp_path_factory.mktemp("claims") / "outputs") as made:
+        yield made
+
+
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return LocalBench(tmp_path)
+def bench(tmp_path: Path, ground: object) -> Bench:
+    if ground is None:
+        return LocalBench(tmp_path)
+    from tests.contract.cluster_bench import ClusterBench
+
+    return ClusterBench(tmp_path, ground)  # pyright: ignore
 
 
 @pytest.fixture

@@ -35,11 +35,11 @@ WAIT = 'until read word < "$GO"; do :; done'
 class Case(StrEnum):
     """What not every executor can have; its bench says why not."""
 
-    SLOTS = "a queue of its own, with slots"
-    GPU_INDICES = "GPUs handed out by index"
-    WORKING_FOLDER = "a working folder on this machine"
-    REQUIREMENTS = "an environment built from a requirements file"
+    QUEUE = "a queue of its own: slots, and GPUs handed out by index"
+    FOLDER = "a folder on this machine: a working folder, an environment built from its files"
     SIGNALS = "a death by a signal told from an exit code above 128"
+    RAW_OUTPUT = "output byte by byte as it comes, both streams in one order"
+    DESCENDANTS = "time for descendants that outlive the training process"
 
 
 class Bench(Protocol):

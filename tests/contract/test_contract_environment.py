@@ -123,7 +123,7 @@ async def test_a_job_has_no_input_no_foreign_descriptor_and_a_session_of_its_own
 
 
 async def test_a_job_runs_in_its_folder(lab: Lab) -> None:
-    lab.needs(Case.WORKING_FOLDER)
+    lab.needs(Case.FOLDER)
     folder = lab.bench.shared / "with space \u00e9"
     folder.mkdir()
     assert (await _dump(lab, folder=str(folder)))["cwd"] == str(folder)
@@ -132,7 +132,7 @@ async def test_a_job_runs_in_its_folder(lab: Lab) -> None:
 async def test_an_environment_is_built_once_for_all_who_need_it(
     lab: Lab, slow_requirements: Callable[[str], str]
 ) -> None:
-    lab.needs(Case.REQUIREMENTS)
+    lab.needs(Case.FOLDER)
     requirements = slow_requirements("needed")
     argv = ["python3", "-c", "import needed, sys; print(sys.prefix)"]
     first = await lab.launch(argv, requirements=requirements)

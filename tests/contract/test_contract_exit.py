@@ -107,7 +107,7 @@ async def test_a_job_over_its_time_that_ignores_sigterm_is_killed(lab: Lab) -> N
 
 async def test_waiting_does_not_count_against_the_time(open_lab: Callable[..., Lab]) -> None:
     async with open_lab(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         before = await lab.launch(lab.waiting(), timeout_s=60.0)
         name = await lab.launch(lab.sh("sleep 0.3"), timeout_s=1.0)
         await asyncio.sleep(1.2)  # the time itself is what is tested

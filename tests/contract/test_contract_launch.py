@@ -97,7 +97,7 @@ async def test_a_command_that_cannot_be_started_fails_with_its_name(
 
 
 async def test_a_file_without_the_executable_bit_cannot_be_started(lab: Lab) -> None:
-    lab.needs(Case.WORKING_FOLDER)
+    lab.needs(Case.FOLDER)
     script = lab.bench.shared / "train.sh"
     script.write_text("#!/bin/sh\ntrue\n")
     end = await lab.ended(await lab.launch([str(script)]))
@@ -106,7 +106,7 @@ async def test_a_file_without_the_executable_bit_cannot_be_started(lab: Lab) -> 
 
 
 async def test_a_missing_working_folder_is_named(lab: Lab, tmp_path: Path) -> None:
-    lab.needs(Case.WORKING_FOLDER)
+    lab.needs(Case.FOLDER)
     missing = str(tmp_path / "not-there")
     name = await lab.launch(lab.sh("true"), folder=missing)
     end = await lab.ended(name)
@@ -118,7 +118,7 @@ async def test_a_missing_working_folder_is_named(lab: Lab, tmp_path: Path) -> No
 async def test_a_job_in_an_unwritable_folder_runs_and_still_has_its_output_folder(
     lab: Lab,
 ) -> None:
-    lab.needs(Case.WORKING_FOLDER)
+    lab.needs(Case.FOLDER)
     script = """
         if touch here 2>/dev/null; then echo writable; exit 9; fi
         echo model > "$MODEL_TRAINING_OUTPUT/model" && pwd"""
@@ -130,7 +130,7 @@ async def test_a_job_in_an_unwritable_folder_runs_and_still_has_its_output_folde
 
 
 async def test_an_environment_that_cannot_be_built_fails_and_its_log_says_why(lab: Lab) -> None:
-    lab.needs(Case.REQUIREMENTS)
+    lab.needs(Case.FOLDER)
     requirements = lab.bench.shared / "requirements.txt"
     requirements.write_text("--no-index\nno-such-package-of-anybody==1.0\n")
     fields = {"requirements": str(requirements)}

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from model_training.jobs import JobState
-from tests.contract.lab import WAIT, Lab
+from tests.contract.lab import WAIT, Case, Lab
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -26,6 +26,8 @@ EVERY_BYTE = bytes(range(256))
     ],
 )
 async def test_the_log_is_what_was_printed(lab: Lab, printed: bytes) -> None:
+    if b"\r\n" in printed:
+        lab.needs(Case.RAW_OUTPUT)
     code = f"os.write(1, bytes.fromhex('{printed[:256].hex()}') * {max(1, len(printed) // 256)})"
     name = await lab.launch(lab.py(code))
     end = await lab.ended(name)
@@ -47,6 +49,7 @@ for i in range(64):
 
 
 async def test_a_progress_bar_is_seen_while_it_moves(lab: Lab) -> None:
+    lab.needs(Case.RAW_OUTPUT)
     script = rf"printf '\r 10%%'; {WAIT}; printf '\r 20%%'; {WAIT}"
     name = await lab.launch(lab.sh(script))
     await until(lambda: lab.log(name) == b"\r 10%")
@@ -61,6 +64,7 @@ async def test_a_progress_bar_is_seen_while_it_moves(lab: Lab) -> None:
 
 
 async def test_both_streams_keep_their_order(lab: Lab) -> None:
+    lab.needs(Case.RAW_OUTPUT)
     name = await lab.launch(lab.sh("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done"))
     await lab.ended(name)
     lines = lab.log(name).decode().splitlines()
@@ -103,6 +107,7 @@ async def test_grandchildren_that_keep_the_output_open_do_not_keep_the_job_alive
 
 
 async def test_what_a_grandchild_prints_right_after_its_parent_left_is_there(lab: Lab) -> None:
+    lab.needs(Case.DESCENDANTS)
     name = await lab.launch(lab.sh("(sleep 0.3; echo grandchild) & echo leader"))
     end = await lab.ended(name)
     assert end.state is JobState.SUCCEEDED

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_jobs_start_in_the_order_they_came(open_lab: Callable[..., Lab]) -> None:
     async with open_lab(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         order = lab.bench.shared / "order"
         names = [await lab.launch(lab.sh(f"echo {i} >> {order}")) for i in range(20)]
         for name in names:
@@ -48,7 +48,7 @@ async def test_three_hundred_jobs_wait_and_end_with_every_exit_code(
 
 async def _hold(lab: Lab) -> list[str]:
     """Jobs that take all slots until they are told to go on; none where there are no slots."""
-    if Case.SLOTS in lab.bench.cannot:
+    if Case.QUEUE in lab.bench.cannot:
         return []
     holders = [await lab.launch(lab.waiting()) for _ in range(lab.slots)]
     for holder in holders:
@@ -65,7 +65,7 @@ def _assert_exit_code(end: Observation, code: int) -> None:
 async def test_no_more_run_at_once_than_there_are_slots(open_lab: Callable[..., Lab]) -> None:
     slots = 3
     async with open_lab(slots=slots) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         held = lab.bench.shared / "held"
         script = f"echo + >> {held}; sleep 0.1; echo - >> {held}"
         names = [await lab.launch(lab.sh(script)) for _ in range(12)]
@@ -80,7 +80,7 @@ async def test_no_more_run_at_once_than_there_are_slots(open_lab: Callable[..., 
 
 async def test_every_kind_of_end_frees_its_slot(open_lab: Callable[..., Lab]) -> None:
     async with open_lab(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         await lab.launch(["no-such-command"])
         await lab.launch(lab.sh("kill -9 $$"))
         await lab.launch(lab.waiting(), timeout_s=0.2)
@@ -109,7 +109,7 @@ def _overlaps(lines: list[str]) -> list[str]:
 
 async def test_no_gpu_is_handed_out_twice(open_lab: Callable[..., Lab]) -> None:
     async with open_lab(slots=6, gpus=[0, 1, 2]) as lab:
-        lab.needs(Case.GPU_INDICES)
+        lab.needs(Case.QUEUE)
         held = lab.bench.shared / "held"
         script = f"""echo "+ $CUDA_VISIBLE_DEVICES" >> {held}; sleep 0.1
             echo "- $CUDA_VISIBLE_DEVICES" >> {held}; echo "$CUDA_VISIBLE_DEVICES" """
@@ -126,7 +126,7 @@ async def test_no_gpu_is_handed_out_twice(open_lab: Callable[..., Lab]) -> None:
 
 async def test_a_job_that_asks_for_no_gpu_sees_none(open_lab: Callable[..., Lab]) -> None:
     async with open_lab(gpus=[0, 1]) as lab:
-        lab.needs(Case.GPU_INDICES)
+        lab.needs(Case.QUEUE)
         name = await lab.launch(lab.sh('echo "<$CUDA_VISIBLE_DEVICES>"'))
         await lab.ended(name)
         assert lab.log(name) == b"<>\n"
@@ -136,7 +136,7 @@ async def test_a_small_job_does_not_overtake_one_that_waits_for_gpus(
     open_lab: Callable[..., Lab],
 ) -> None:
     async with open_lab(gpus=[0, 1, 2]) as lab:
-        lab.needs(Case.GPU_INDICES)
+        lab.needs(Case.QUEUE)
         holder = await lab.launch(lab.waiting(), resources=Resources(gpu=2))
         await lab.running(holder)
         large = await lab.launch(lab.sh("true"), resources=Resources(gpu=3))
@@ -153,7 +153,7 @@ async def test_a_job_keeps_its_gpus_over_a_restart(
     open_lab: Callable[..., Lab], killable: bool
 ) -> None:
     async with open_lab(gpus=[0, 1, 2], killable=killable) as lab:
-        lab.needs(Case.GPU_INDICES)
+        lab.needs(Case.QUEUE)
         script = 'echo "$CUDA_VISIBLE_DEVICES"; read x < "$GO"'
         holder = await lab.launch(lab.sh(script), resources=Resources(gpu=2))
         await lab.printed(holder, b"\n")

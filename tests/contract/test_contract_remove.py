@@ -99,7 +99,7 @@ async def test_a_removed_waiting_job_never_starts_and_the_next_one_does(
     open_lab: Callable[..., Lab],
 ) -> None:
     async with open_lab(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         holder = await lab.launch(lab.waiting())
         await lab.running(holder)
         removed, behind = [await lab.launch(lab.sh("true")) for _ in range(2)]

@@ -38,7 +38,7 @@ def restarted(open_lab: Callable[..., Lab], killable: bool) -> Callable[..., Lab
 
 async def test_waiting_jobs_go_on_waiting_in_their_order(restarted: Callable[..., Lab]) -> None:
     async with restarted(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         holder = await lab.launch(lab.waiting())
         await lab.running(holder)
         order = lab.bench.shared / "order"
@@ -73,7 +73,7 @@ async def test_a_job_whose_environment_is_being_built_goes_on(
     restarted: Callable[..., Lab], slow_requirements: Callable[[str], str]
 ) -> None:
     async with restarted() as lab:
-        lab.needs(Case.REQUIREMENTS)
+        lab.needs(Case.FOLDER)
         requirements = slow_requirements("away")
         argv = lab.sh("python3 -c 'import away' && exit 8")
         name = await lab.launch(argv, requirements=requirements)
@@ -129,7 +129,7 @@ async def test_a_stop_that_was_answered_holds(restarted: Callable[..., Lab]) -> 
         await lab.restart()
         for name in (running, waiting):
             assert (await lab.ended(name)).state is JobState.STOPPED
-        if Case.SLOTS not in lab.bench.cannot:
+        if Case.QUEUE not in lab.bench.cannot:
             assert lab.starts(waiting) == 0
 
 
@@ -196,7 +196,7 @@ async def test_many_running_jobs_are_taken_over_each_with_its_own_end(
 
 async def test_a_slot_that_is_taken_stays_taken(restarted: Callable[..., Lab]) -> None:
     async with restarted(slots=2) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         names = [await lab.launch(lab.waiting()) for _ in range(3)]
         for name in names[:2]:
             await lab.running(name)

@@ -119,7 +119,7 @@ async def test_a_stopped_waiting_job_ends_at_once_and_never_starts(
     open_lab: Callable[..., Lab],
 ) -> None:
     async with open_lab(slots=1) as lab:
-        lab.needs(Case.SLOTS)
+        lab.needs(Case.QUEUE)
         holder = await lab.launch(lab.waiting())
         await lab.running(holder)
         stopped, behind = [await lab.launch(lab.sh("echo ran")) for _ in range(2)]
@@ -150,7 +150,7 @@ async def test_stopping_what_has_ended_or_never_was_changes_nothing(lab: Lab) ->
 async def test_a_job_stopped_while_its_environment_is_built_never_starts(
     lab: Lab, slow_requirements: Callable[..., str]
 ) -> None:
-    lab.needs(Case.REQUIREMENTS)
+    lab.needs(Case.FOLDER)
     requirements = slow_requirements("slow")
     name = await lab.launch(lab.sh("true"), requirements=requirements)
     await lab.seen(name, JobState.PENDING, reason=Reason.PREPARING_ENVIRONMENT, within=30)

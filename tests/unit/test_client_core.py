@@ -241,10 +241,14 @@ def test_a_training_parameter_given_as_an_option_is_refused_with_the_way_out():
         create_request("p", None, {"epochs": 3})  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"x"])
+@pytest.mark.parametrize("value", [float("nan"), {1, 2}, b"x", "\ud800"])
 def test_a_parameter_that_is_no_json_is_refused_before_it_is_sent(value: object):
     with pytest.raises(errors.InvalidRequest, match="cannot be written as JSON"):
         create_request("p", {"x": value}, {})
+
+
+def test_parameters_take_the_bytes_that_the_limit_counts():
+    assert create_request("p", {"x": "é"}, {}).body == '{"x": "é"}'.encode()
 
 
 @given(st.text(min_size=1))

@@ -28,6 +28,7 @@ from model_training.options import OPTION_NAMES
 from model_training.pipelines.parameter_tables import _MEMBERS as PARAMETER_KEYS
 from model_training.pipelines.pipeline_file import _KEYS as PIPELINE_KEYS
 from scripts.reference_pages import PAGES
+from tests.parity.differences import DIFFERENCES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 LIMIT = re.compile(r"^([A-Z][A-Z_]*_(?:LIMIT|RANGE)(?:_S)?)\b.*=", re.MULTILINE)
@@ -316,3 +317,13 @@ def test_the_events_of_the_client_are_those_of_the_table():
     table = {words(cells[:1])[0]: words(cells[1:]) for cells in listed}
     kinds = get_args(events.LogEvent)
     assert table == {kind.__name__: [f.name for f in fields(kind)] for kind in kinds}
+
+
+# One machine and a cluster
+
+
+def test_the_differences_between_executors_are_those_of_the_table():
+    table = rows(page("differences.md"), "difference")
+    told = {cells[0]: cells[3] for cells in table}
+    assert told == {difference.name: difference.reason for difference in DIFFERENCES}
+    assert len(table) <= 10

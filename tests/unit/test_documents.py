@@ -18,7 +18,11 @@ LISTED = subprocess.run(
     cwd=ROOT, capture_output=True, text=True, check=False,
 ).stdout.split()  # fmt: skip
 TEXTS = {name: (ROOT / name).read_text() for name in LISTED if (ROOT / name).exists()}
-CODE = "\n".join(file.read_text() for file in (ROOT / "src").rglob("*.py"))
+CODE = "\n".join(
+    file.read_text()
+    for folder in ("src", "testbed", "tests/cluster")
+    for file in (ROOT / folder).rglob("*.py")
+)
 FENCES = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```(?:console|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -23,8 +23,8 @@ NOW = 1_700_000_000_000_000_000
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}  # as the server runs
 
 
 class Following:
@@ -411,3 +411,18 @@ async def test_a_nudge_reaches_each_follower_even_where_nothing_is_printed(tmp_p
     ended.set()
     followers.nudge(tmp_path)
     assert [await one.ends() for one in both] == [b"", b""]
+
+
+async def test_two_nudges_in_one_turn_are_one_look(tmp_path: Path):
+    followers, ended = Followers(), asyncio.Event()
+    writer = SegmentWriter(tmp_path)
+    following = Following(followers, tmp_path, 0, ended)
+    await asyncio.sleep(0)
+    writer.write(b"word\n", NOW)
+    followers.nudge(tmp_path)
+    followers.nudge(tmp_path)
+    writer.close()
+    await following.reaches(5)
+    ended.set()
+    followers.nudge(tmp_path)
+    assert await following.ends() == b"word\n"

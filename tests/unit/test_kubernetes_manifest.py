@@ -102,6 +102,7 @@ def test_the_whole_job():
                             "image": SPEC.image,
                             "args": ["--epochs", "3"],
                             "env": [
+                                {"name": "PYTHONUNBUFFERED", "value": "1"},
                                 {"name": "epochs", "value": "3"},
                                 {"name": "path", "value": "$$HOME/$$(SECRET)"},
                                 {"name": "MODEL_TRAINING_JOB", "value": SPEC.name},
@@ -194,11 +195,11 @@ def test_a_pod_template_lies_under_our_container_and_security_over_both():
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsUser"] == 2000, "its owner may choose the user"
     assert spec["securityContext"]["runAsNonRoot"] is True
-    assert [volume["name"] for volume in spec["volumes"]][0] == "data"
+    assert spec["volumes"][0]["name"] == "data"
     assert training["image"] == SPEC.image
     assert training["volumeMounts"][0] == {"name": "data", "mountPath": "/data"}
     variables = [each["name"] for each in training["env"]]
-    assert variables[0] == "HF_HOME"
+    assert variables[:2] == ["PYTHONUNBUFFERED", "HF_HOME"], "the owner may say otherwise"
     assert variables.count("epochs") == 1
     assert training["resources"]["limits"] == {"example.com/fast": "1", **AMOUNTS}
     for container in (training, sidecar, *spec["initContainers"]):

@@ -177,7 +177,7 @@ def test_no_byte_is_lost_or_doubled_whatever_breaks_off(entries, lives, chunk, z
         assert await server.read(ENDED) is End.WHOLE
         await server.copier.finish("training", 0)
         assert server.view.gaps() == ()
-        assert server.text() == b"".join(text for _, text in entries)
+        assert server.text() == b"".join(text for _, text in entries), (entries, lives, chunk)
 
     with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(dir=MEMORY) as name:
         patch.setattr(log_copies, "SegmentWriter", Fragile)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -398,6 +399,57 @@ def test_an_edit_counts_at_the_next_call(tmp_path):
     file.unlink()
     with pytest.raises(PipelineNotFound):
         asyncio.run(looking.resolve("x"))
+
+
+class HeldUp(FolderSource):
+    """Its looks end once they may; ``looks`` counts them."""
+
+    def __init__(self, *places):
+        super().__init__(*places)
+        self.looks = 0
+        self.may_end = threading.Event()
+
+    def _resolve(self, name):
+        try:
+            return super()._resolve(name)
+        finally:
+            self.looks += 1
+            assert self.may_end.wait(10)
+
+
+@pytest.mark.anyio
+async def test_who_asks_during_a_look_shares_the_next_and_misses_no_edit(tmp_path):
+    write(tmp_path / "all", "x")
+    looking = HeldUp([tmp_path / "all"], tmp_path / "data" / "pipelines")
+    first = asyncio.create_task(looking.resolve("x"))
+    await until(lambda: looking.looks)
+    file = tmp_path / "all" / "x" / "pipeline.toml"
+    file.write_text(file.read_text().replace("train.py", "learn.py"))
+    later = [asyncio.create_task(looking.resolve("x")) for _ in range(16)]
+    other = asyncio.create_task(looking.resolve("unknown"))
+    await until(lambda: looking.looks == 2, what="the look for another name does not wait")
+    later.pop().cancel()
+    looking.may_end.set()
+    assert (await first).command == ("python3", "train.py")
+    assert {(await one).command for one in later} == {("python3", "learn.py")}
+    with pytest.raises(PipelineNotFound):
+        await other
+    assert looking.looks == 3
+    assert (looking._looking, looking._about_to_look) == ({}, {})
+
+
+@pytest.mark.anyio
+async def test_after_a_look_that_found_nothing_the_next_one_may_find_it(tmp_path):
+    (tmp_path / "all").mkdir()
+    looking = HeldUp([tmp_path / "all"], tmp_path / "data" / "pipelines")
+    first = asyncio.create_task(looking.resolve("x"))
+    await until(lambda: looking.looks)
+    write(tmp_path / "all", "x")
+    second = asyncio.create_task(looking.resolve("x"))
+    looking.may_end.set()
+    with pytest.raises(PipelineNotFound):
+        await first
+    assert (await second).name == "x"
 
 
 def test_an_unknown_pipeline_says_where_was_looked_and_what_is_like_it(tmp_path):

@@ -111,7 +111,7 @@ def pipeline_path(name: str) -> str:
 
 def _body(parameters: Mapping[str, object]) -> bytes:
     try:
-        return json.dumps(dict(parameters), allow_nan=False).encode()
+        return json.dumps(dict(parameters), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         fault = Fault("body", f"the parameters cannot be written as JSON: {error}")
         raise InvalidRequest(fault) from error

@@ -23,10 +23,10 @@ _MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-_CONFIGS: Final = frozenset({
+_CONFIGS: Final = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
-})  # fmt: skip
+)
 # All of them, always: a registry answers 404 for an image that is there in another form.
 ACCEPT: Final = ", ".join((*_INDEXES, *_MANIFESTS))
 # The words of a registry that there is no such thing, in the body of a 404.

@@ -123,7 +123,8 @@ class _Reader:
         self._changed = asyncio.Event()
         self._overdue = False  # there is more to read as soon as somebody waits for it
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # uvloop's timers do not tell it where none was needed
         self._pause_s = _FAST_S
         self._lively_until = 0.0
 
@@ -176,9 +177,10 @@ class _Reader:
         """See that the next look is no later than that."""
         when = self._loop.time() + delay_s
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._timer_at <= when:
                 return
             self._timer.cancel()
+        self._timer_at = when
         self._timer = self._loop.call_at(when, self._look)
 
     def _look(self) -> None:

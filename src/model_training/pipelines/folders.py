@@ -58,16 +58,36 @@ class FolderSource:
         self._registered = registered.absolute()
         self._digests = FolderDigests()
         self._parsed: dict[Path, tuple[_FileId, FolderPipeline]] = {}
+        self._looking: dict[str, asyncio.Task[FolderPipeline]] = {}
+        self._about_to_look: dict[str, asyncio.Task[FolderPipeline]] = {}
 
     async def resolve(self, name: str) -> FolderPipeline:
         """The pipeline of this name, with the digest of its code as it is now.
+
+        Who asks while somebody looks for the same one waits for that to end, and shares the next
+        look with all who came meanwhile: it begins after they asked, so it misses no edit.
 
         Raises:
             PipelineNotFound: its ``nearest`` names at most three known pipelines, whoever may
                 see them: the caller leaves out what the asker may not.
             InvalidDeclaration: there is one, but it is broken.
         """
-        return await asyncio.to_thread(self._resolve, name)
+        look = self._about_to_look.get(name)
+        if look is None:
+            look = asyncio.create_task(self._look(name, after=self._looking.get(name)))
+            self._about_to_look[name] = look
+        return await asyncio.shield(look)
+
+    async def _look(
+        self, name: str, *, after: asyncio.Task[FolderPipeline] | None
+    ) -> FolderPipeline:
+        if after is not None:
+            await asyncio.wait([after])
+        self._looking[name] = self._about_to_look.pop(name)
+        try:
+            return await asyncio.to_thread(self._resolve, name)
+        finally:
+            del self._looking[name]
 
     async def list(self) -> _Entries:
         """Every pipeline, broken ones too, by name."""

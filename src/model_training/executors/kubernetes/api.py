@@ -1,9 +1,10 @@
 """Every request to the API server of Kubernetes; the HTTP client is known here and nowhere else.
 
-Why this client: ``docs/adr/0010-aiohttp-speaks-to-kubernetes.md``.
+Why this client: ``docs/adr/0004-aiohttp-speaks-to-kubernetes.md``.
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections import Counter
@@ -329,13 +330,19 @@ def _kept_alive(
     return made
 
 
+def _words_of(error: OSError) -> str:
+    if error.errno is not None and error.errno > 0:  # asyncio puts its own text over the system's
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
+
+
 def _reason_of(error: BaseException) -> str:
     """What went wrong, in words; never the address of a proxy, which may hold a password."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return f"its certificate is not trusted: {error.certificate_error}"
         case aiohttp.ClientConnectorError():
-            return error.os_error.strerror or str(error.os_error)
+            return _words_of(error.os_error)
         case aiohttp.ClientResponseError():
             return f"{error.status} {error.message}"
         case aiohttp.ClientPayloadError():

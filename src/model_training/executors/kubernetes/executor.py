@@ -33,7 +33,12 @@ from model_training.executors.kubernetes.objects import (
     decode_pod,
     decode_template,
 )
-from model_training.executors.kubernetes.observation import Seen, look, stopped_unseen
+from model_training.executors.kubernetes.observation import (
+    Seen,
+    look,
+    stop_words,
+    stopped_unseen,
+)
 from model_training.executors.kubernetes.reflector import Reflector
 from model_training.executors.kubernetes.removal import (
     delete_everything,
@@ -176,6 +181,7 @@ class KubernetesExecutor:
 
     async def plan(self, spec: JobSpec) -> JSONObject:
         """The Job that would be created, after the cluster has judged it."""
+        await self._within(self._templates.synced)
         manifest = self._manifest(spec)
         await self._create(manifest, dry_run=True)
         return {"executor": self.name, "manifest": manifest}
@@ -185,6 +191,7 @@ class KubernetesExecutor:
         if not is_job_name(spec.name):
             msg = f"{spec.name!r} cannot be the name of a job."
             raise JobRejected(msg)
+        await self._within(self._templates.synced)
         raw = await self._create(self._manifest(spec))
         if raw is None:
             raw = await self._call(self._api.get(paths.job(self._site.namespace, spec.name)))
@@ -348,7 +355,7 @@ class KubernetesExecutor:
             return stopped_unseen(job.told)
         return Seen(
             state=JobState.STOPPED,
-            message="stopped",
+            message=stop_words(end),
             attempt=self._attempt(job),
             started=end.startedAt,
             finished=end.finishedAt,
@@ -452,13 +459,18 @@ class KubernetesExecutor:
         self._touch(name)
 
     async def _known(self, name: str) -> Job | None:
+        for reflector in (self._job_rows, self._pod_rows):
+            await self._within(reflector.synced)
+        return self._jobs.get(name)
+
+    @staticmethod
+    async def _within(synced: asyncio.Event) -> None:
         try:
             async with asyncio.timeout(SYNC_S):
-                await self._until_synced()
+                await synced.wait()
         except TimeoutError:
-            msg = "The cluster has not told yet which Jobs it has; try again."
+            msg = "The cluster has not told yet what there is; try again."
             raise ExecutorUnavailable(msg) from None
-        return self._jobs.get(name)
 
     # Removing
 

@@ -80,6 +80,7 @@ class Job:
             attempt=attempt,
             events=self.events,
             stop_asked=self.stop_asked,
+            timeout_s=self.spec.timeout_s if self.spec else None,
             is_ours=row.spec is not None,
         )
 

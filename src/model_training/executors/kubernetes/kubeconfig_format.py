@@ -100,7 +100,7 @@ def read_kubeconfig(path: Path) -> KubeconfigFile:
     except yaml.MarkedYAMLError as error:  # its own text quotes the file, which holds secrets
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise SettingsError(f"{path}{line}: this is not YAML ({error.problem}).") from None
-    except (yaml.YAMLError, ValueError):
-        raise SettingsError(f"{path}: this is not YAML.") from None
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path} is no kubeconfig: {error}.") from None
+    except (yaml.YAMLError, ValueError):
+        raise SettingsError(f"{path}: this is not YAML.") from None

@@ -236,11 +236,11 @@ class Copier:
         finally:
             self._deadline = None
 
-    def _store(self, batch: Batch) -> None:
+    def _store(self, first: Anchor | None, batch: Batch) -> None:
         if not batch.parts or self._writer is None:
             return
-        if batch.anchor is not None:
-            self.source.note(batch.anchor)
+        if first is not None and batch.anchor is not None:
+            self.source.note(first, batch.anchor, self._writer.position)
             with suppress(OSError):  # of a disk that is full: the line noted before will do
                 self._file.update(self.source)
         for part in batch.parts:
@@ -252,7 +252,7 @@ class _Reading:
 
     def __init__(
         self,
-        store: Callable[[Batch], None],
+        store: Callable[[Anchor | None, Batch], None],
         begin: int,
         stored: int,
         seeker: Seeker | None = None,
@@ -273,14 +273,16 @@ class _Reading:
                 gives_up = follow and self._seeker.passed and not self._is_there
                 return End.MOVED if gives_up else None
             self._seeker, chunk = None, rest
-        self._store(self._text.feed(chunk))
+        batch = self._text.feed(chunk)
+        self._store(self._text.first, batch)
         return _end_for(self._text.message, follow=follow)
 
     def end(self, *, follow: bool, was_whole: bool) -> End:
         """How reading ended, now that the stream has."""
         seeker = self._seeker
         if seeker is None:
-            self._store(self._text.finish(followed=follow))
+            batch = self._text.finish(followed=follow)
+            self._store(self._text.first, batch)
             return _end_for(self._text.message, follow=follow) or End.WHOLE
         if follow:
             return End.CUT

@@ -16,7 +16,7 @@ from msgspec import Struct
 from model_training.executors.kubernetes.stamped_text import Anchor, stamp_of
 from model_training.folders import JobFolder
 from model_training.logs.index import IndexReader
-from model_training.logs.layout import index_path
+from model_training.logs.layout import Piece, index_path
 from model_training.logs.view import LogView
 
 
@@ -34,7 +34,7 @@ class Source(Struct, kw_only=True):
     begin: int = 0
     """offset of its first byte"""
     anchors: tuple[Anchor, ...] = ()
-    """its first line, the last one but one that was noted, the last one"""
+    """its first line, the last one that was written when the next was noted, the last noted"""
     complete: bool = False
     """nothing more will come of this attempt"""
 
@@ -43,9 +43,16 @@ class Source(Struct, kw_only=True):
         self.container, self.instance, self.begin = container, instance, offset
         self.copied, self.anchors = False, ()
 
-    def note(self, anchor: Anchor) -> None:
-        """A line that is about to be written."""
-        self.anchors = (self.anchors or (anchor,))[:1] + self.anchors[-1:] + (anchor,)
+    def note(self, first: Anchor, anchor: Anchor, end: int) -> None:
+        """Lines that are about to be written: the first of the instance, and the latest.
+
+        Args:
+            first: of the instance, if none was noted yet.
+            anchor: the latest.
+            end: of what is written.
+        """
+        there = [known for known in self.anchors if known.offset <= end] or [first]
+        self.anchors = (there[0], there[-1], anchor)
 
     def resume_at(self, folder: Path, end: int) -> Anchor | None:
         """The last line that is known to begin before ``end``, or at it; None if none is.
@@ -54,9 +61,9 @@ class Source(Struct, kw_only=True):
             OSError: the disk cannot be read.
         """
         there = [anchor for anchor in self.anchors if anchor.offset <= end]
-        if len(there) <= 1 < len(self.anchors) and (found := _indexed(folder, self)):
-            there.append(found)
-        return max(there, key=lambda anchor: anchor.offset, default=None)
+        if len(there) == 1 and (found := _indexed(folder, self)):
+            return found
+        return there[-1] if there else None
 
 
 class SourceFile:
@@ -143,16 +150,17 @@ def read_sources(job: JobFolder) -> dict[int, Source]:
 
 
 def _indexed(folder: Path, source: Source) -> Anchor | None:
-    """The last write of this instance that the index tells to have begun with a line.
-
-    Any but the first of a segment: that one may have gone on with a line.
-    """
+    """By the index, the last line of this instance that begins with a write at a new time."""
     zone = source.anchors[-1].stamp[29:]
-    for start, end in reversed(LogView(folder).segments()):
+    view = LogView(folder)
+    for start, end in reversed(view.segments()):
         with IndexReader(index_path(folder, start)) as index:
             writes = list(index.between(max(start, source.begin), end))
-        if writes:
-            return Anchor(writes[-1].offset, stamp_of(writes[-1].time_ns, zone))
+        for write in reversed(writes):
+            before = view.read(write.offset - 1, 1)
+            is_new = view.time_at(write.offset - 1) != write.time_ns
+            if is_new and isinstance(before, Piece) and before.data == b"\n":
+                return Anchor(write.offset, stamp_of(write.time_ns, zone))
     return None
 
 

@@ -32,6 +32,8 @@ PARAMETERS_FILE: Final = PARAMETERS_FOLDER + "/parameters.json"
 OUTPUT_FOLDER: Final = "/var/lib/model-training/output"
 GPU_RESOURCE: Final = "nvidia.com/gpu"
 
+# As on one machine: what is printed is seen at once. Everybody else's word counts before this.
+_UNBUFFERED: Final[list[Object]] = [{"name": "PYTHONUNBUFFERED", "value": "1"}]
 _PARAMETERS_VOLUME: Final = "model-training-parameters"
 _OUTPUT_VOLUME: Final = "model-training-output"
 
@@ -127,7 +129,7 @@ def _container(below: Object, spec: JobSpec, site: Site) -> Object:
         **below,
         "name": TRAINING_CONTAINER,
         "image": spec.image,
-        "env": _merged(below.get("env") or [], _variables(spec)),
+        "env": _merged(_UNBUFFERED, _merged(below.get("env") or [], _variables(spec))),
         "volumeMounts": [*(below.get("volumeMounts") or []), *_mounts(spec, site)],
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }

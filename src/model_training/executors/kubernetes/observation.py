@@ -67,6 +67,8 @@ class Case:
     """warnings about the Job or its latest pod; fetched only where nothing else tells"""
     stop_asked: bool = False
     """we delete the Job because somebody asked for a stop"""
+    timeout_s: float | None = None
+    """what the job was given, in seconds; None also where it is not known"""
     is_ours: bool = True
     """made by this service: one pod that fails is the end, unless the cluster took it away"""
 
@@ -95,7 +97,7 @@ def _stopped(case: Case) -> Seen | None:
     end = _end_of(pod)
     if end is None:
         return Seen(state=JobState.STOPPING, attempt=case.attempt, started=_started(pod))
-    return _ended(case, JobState.STOPPED, end, None, _stop_words(end))
+    return _ended(case, JobState.STOPPED, end, None, stop_words(end))
 
 
 def stopped_unseen(last: Seen | None) -> Seen:
@@ -126,7 +128,7 @@ def _training_ended(case: Case) -> Seen | None:
     end = _end_of(pod)
     if pod is None or end is None or not _is_final(case, pod):
         return None
-    if reason := _pod_reason(pod):
+    if reason := _pod_reason(case, pod):
         return _ended(case, JobState.FAILED, end, *reason)
     if end.reason in _NEVER_STARTED:
         return Seen(
@@ -146,7 +148,7 @@ def _pod_failed(case: Case) -> Seen | None:
     pod = case.pod
     if pod is None or pod.phase != "Failed" or not _is_final(case, pod):
         return None
-    reason, message = _pod_reason(pod) or (pod.reason or Reason.ERROR, pod.message)
+    reason, message = _pod_reason(case, pod) or (pod.reason or Reason.ERROR, pod.message)
     return Seen(
         state=JobState.FAILED,
         reason=reason,
@@ -378,10 +380,10 @@ def _is_final(case: Case, pod: PodRow) -> bool:
     return pod.condition("DisruptionTarget") is None
 
 
-def _pod_reason(pod: PodRow) -> tuple[str, str] | None:
+def _pod_reason(case: Case, pod: PodRow) -> tuple[str, str] | None:
     """Why the cluster ended the pod, if it did."""
     if pod.reason == "DeadlineExceeded":
-        return Reason.TIMEOUT, "it ran longer than its timeout" + _not_started(pod)
+        return Reason.TIMEOUT, _late_words(case) + _not_started(pod)
     if pod.reason == "Evicted":
         return "Evicted", _sentence(pod.message)
     if pod.reason in {"NodeLost", "NodeShutdown", "Terminated", "Shutdown"}:
@@ -389,6 +391,11 @@ def _pod_reason(pod: PodRow) -> tuple[str, str] | None:
     if disruption := pod.condition("DisruptionTarget"):
         return "Disrupted", f"the cluster took its pod away: {_disruption(disruption)}"
     return None
+
+
+def _late_words(case: Case) -> str:
+    limit = "its timeout" if case.timeout_s is None else f"{case.timeout_s:g} s"
+    return f"ran longer than {limit}"
 
 
 def _not_started(pod: PodRow) -> str:
@@ -400,7 +407,7 @@ def _not_started(pod: PodRow) -> str:
 def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
     if end.reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY, "it used more memory than its limit, and was killed"
-    words = f"it ended with exit code {end.exitCode}"
+    words = f"exit code {end.exitCode}"
     if name := _signal_name(end.exitCode):
         words += f", which is what a death by {name} gives"
         if end.exitCode == 128 + signal.SIGKILL:
@@ -410,10 +417,9 @@ def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
     return Reason.ERROR, words
 
 
-def _stop_words(end: Terminated) -> str | None:
-    if name := _signal_name(end.exitCode):
-        return f"stopped by {name}"
-    return "stopped"
+def stop_words(end: Terminated) -> str | None:
+    """The message of a job that ended because of a stop."""
+    return "finished during stop" if end.exitCode == 0 else None
 
 
 def _signal_name(exit_code: int) -> str | None:
@@ -428,8 +434,13 @@ _RUNTIME_NOISE = re.compile(
 )
 
 
+_NOT_FOUND = re.compile(r'exec: "([^"]*)": executable file not found')
+
+
 def _start_words(message: str) -> str:
     """What the container runtime says, without its own call chain."""
+    if match := _NOT_FOUND.search(message):
+        return f"command not found: {match[1]}"
     return _sentence(_RUNTIME_NOISE.sub("", message)) or "the command cannot be started"
 
 

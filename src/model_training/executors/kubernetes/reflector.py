@@ -46,9 +46,9 @@ class Reflector(Generic[Row]):
     """The objects of one path, as rows.
 
     ``synced`` is set after the first whole list. ``stale_since`` is the Unix time since which the
-    rows may lag behind, None while they do not. Counted are ``lists`` (whole ones), ``watches``
-    (opened), ``events`` (of objects), and ``poisoned``: objects that could not be decoded, which
-    are left as they were.
+    rows may lag behind, and ``trouble`` says why; both are None while they do not. Counted are
+    ``lists`` (whole ones), ``watches`` (opened), ``events`` (of objects), and ``poisoned``: objects
+    that could not be decoded, which are left as they were.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class Reflector(Generic[Row]):
         """
         self.synced: Final = asyncio.Event()
         self.stale_since: float | None = time.time()
+        self.trouble: str | None = None
         self.lists = 0
         self.watches = 0
         self.events = 0
@@ -90,6 +91,7 @@ class Reflector(Generic[Row]):
         self._empty = 0  # watches in a row that closed without a line
         self._is_listed = False
         self._named: set[str] = set()  # poisoned objects that stand in the log
+        self._reasons: set[str] = set()  # of this outage that stand in the log
 
     @property
     def rows(self) -> Mapping[Key, Row]:
@@ -131,16 +133,19 @@ class Reflector(Generic[Row]):
 
     def _lag(self, reason: str) -> None:
         if self.stale_since is None:
-            silence = asyncio.get_running_loop().time() - self._heard_at if self._heard_at else 0.0
+            silence = asyncio.get_running_loop().time() - self._heard_at
             self.stale_since = time.time() - silence
-            if self.synced.is_set():
-                logger.warning("%s is no longer followed: %s", self._path, reason)
+        self.trouble = reason
+        if reason not in self._reasons and len(self._reasons) < _NAMED:
+            self._reasons.add(reason)
+            logger.warning("%s is not followed at the moment: %s", self._path, reason)
 
     def _catch_up(self) -> None:
-        if self.stale_since is not None:
+        if self._reasons and self.stale_since is not None:
             lag = time.time() - self.stale_since
-            self.stale_since = None
             logger.info("%s is followed again, after %.1f s", self._path, lag)
+        self._reasons.clear()
+        self.stale_since = self.trouble = None
 
     # The list.
 
@@ -326,7 +331,7 @@ class _ListAgain(Exception):
     """The watch cannot go on from where it was."""
 
 
-_NAMED: Final = 1000  # poisoned objects that are named in the log
+_NAMED: Final = 100  # poisoned objects, or reasons of an outage, that are named in the log
 
 
 def _is_overload(error: ExecutorUnavailable) -> bool:

@@ -62,8 +62,8 @@ class Batch(NamedTuple):
 class StampedText:
     """Takes the times out of a stream; each chunk may end anywhere.
 
-    ``message`` is what the kubelet said instead of text, once it said something: nothing that
-    comes after it was printed.
+    ``first`` is the first line of all, once it has come. ``message`` is what the kubelet said
+    instead of text, once it said something: nothing that comes after it was printed.
     """
 
     def __init__(self, offset: int, stored: int) -> None:
@@ -73,6 +73,7 @@ class StampedText:
             offset: of that line in our log.
             stored: end of our log. What lies before it comes once more, and is passed over.
         """
+        self.first: Anchor | None = None
         self.message = ""
         self._offset = offset
         self._stored = stored
@@ -127,6 +128,7 @@ class StampedText:
 
     def _lines(self, lines: list[bytes]) -> None:
         """Whole lines, without their newlines."""
+        begin = self._offset
         texts: list[bytes] = []
         group = b""
         for count, line in enumerate(lines):
@@ -143,6 +145,7 @@ class StampedText:
         else:
             self._emit_lines(texts)
         if lines:
+            self._note(begin, lines[0])
             self._note_last(lines)
 
     def _emit_lines(self, texts: list[bytes]) -> None:
@@ -170,10 +173,9 @@ class StampedText:
         if self._in_line:
             self._emit(data)
             return
-        width = _width(data)
         self._time_ns = self._time_of(data)
-        self._note(self._offset, data[: width - 1])
-        self._emit(data[width:])
+        self._note(self._offset, data)
+        self._emit(data[_width(data) :])
 
     def _note_last(self, lines: list[bytes]) -> None:
         width = _width(lines[-1])
@@ -183,13 +185,15 @@ class StampedText:
             if not line.startswith(stamp):
                 break
             offset -= len(line) - width + 1
-        self._note(offset, stamp[:-1])
+        self._note(offset, stamp)
 
-    def _note(self, offset: int, stamp: bytes) -> None:
+    def _note(self, offset: int, line: bytes) -> None:
         """Of lines with the very same time only the first can be found again."""
+        stamp = line[: _width(line) - 1]
         if stamp != self._latest:
             self._latest = stamp
             self._anchor = Anchor(offset, stamp.decode("ascii"))
+            self.first = self.first or self._anchor
 
     def _emit(self, text: bytes) -> None:
         known = self._stored - self._offset

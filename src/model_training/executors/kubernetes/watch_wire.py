@@ -14,14 +14,15 @@ LINE_LIMIT: Final = 16 * 1024 * 1024
 
 
 class EventLines:
-    """Cuts lines out of chunks; a line over the limit is left out and counted."""
+    """Cuts lines out of chunks.
+
+    Of a line over the limit only the beginning is given, which cannot be decoded.
+    """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
-        self.too_long = 0
         self._limit = limit
         self._parts: list[bytes] = []  # of the line that is not complete
         self._size = 0
-        self._skips = False
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that are complete with this chunk, without their ends."""
@@ -29,26 +30,22 @@ class EventLines:
         self._keep(first)
         if not rest:
             return []
-        lines = self._taken()
+        line = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
         self._keep(rest.pop())
-        lines.extend(line for line in rest if line)
-        return lines
+        return [line for line in (line, *rest) if line]
 
     def _keep(self, part: bytes) -> None:
-        if self._skips or not part:
+        if not part or self._size > self._limit:
             return
         self._size += len(part)
         self._parts.append(part)
         if self._size > self._limit:
-            self._skips = True
-            self._parts.clear()
+            self._parts[:] = [self._parts[0][:_BEGINNING]]
 
-    def _taken(self) -> list[bytes]:
-        line = b"".join(self._parts)
-        self.too_long += self._skips
-        self._parts.clear()
-        self._size, self._skips = 0, False
-        return [line] if line else []
+
+_BEGINNING: Final = 100  # bytes; shorter than any event
 
 
 class _ListMeta(Struct):

@@ -152,7 +152,7 @@ class LocalExecutor:
         if not names.is_job_name(spec.name):
             msg = f"{spec.name!r} cannot be the name of a job."
             raise JobRejected(msg)
-        if not spec.command:
+        if spec.image is not None or not spec.command:
             msg = f"The pipeline {spec.pipeline} names no command to run on this machine."
             raise JobRejected(msg)
         if refused := self.cannot_enforce(spec.resources):
@@ -172,7 +172,8 @@ class LocalExecutor:
         self._line.join(job)
         self._fill()
         if job.phase is Phase.WAITING:
-            job.see(JobState.PENDING, reason=Reason.WAITING_FOR_SLOT, message=self._waits_for(job))
+            message = self._line.message(job, len(self._active), len(self._free_gpus()))
+            job.see(JobState.PENDING, reason=Reason.WAITING_FOR_SLOT, message=message)
         self._feed.publish(job.observation)
         return job.observation
 
@@ -239,17 +240,15 @@ class LocalExecutor:
     def _free_gpus(self) -> tuple[int, ...]:
         return self._devices.free_gpus(self._active)
 
-    def _waits_for(self, job: Job, before: int | None = None) -> str:
-        return self._line.message(job, len(self._active), len(self._free_gpus()), before)
-
     def _refresh(self) -> None:
         """Tell those that wait what they wait for now, all in one batch."""
         if self._refresh_timer:
             self._refresh_timer.cancel()
             self._refresh_timer = None
         fresh: list[Observation] = []
+        active, free_gpus = len(self._active), len(self._free_gpus())
         for before, job in enumerate(self._line):
-            message = self._waits_for(job, before)
+            message = self._line.message(job, active, free_gpus, before)
             if job.observation.message != message:
                 fresh.append(
                     job.see(JobState.PENDING, reason=Reason.WAITING_FOR_SLOT, message=message)

@@ -104,12 +104,14 @@ class _Batch:
             return
         file = self._data.new_jobs / f"{made[0]}.batch"
         try:
-            records.write_bytes(file, b"".join(self._specs[name] for name in made))
+            records.write_content(file, b"".join(self._specs[name] for name in made))
             reached("launch.spec-written")
             moved = [name for name in made if self._mark(name, file) and self._move(name)]
             file.unlink()
             records.sync_folder(self._data.open_jobs)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
             for name in made:
                 self._refuse(name, error)
         else:

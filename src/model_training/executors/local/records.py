@@ -68,14 +68,22 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_content(path: Path, data: bytes) -> None:
+    """Write a file whose content is durable on return, but not its name.
+
+    Raises:
+        OSError: it could not be written; half of it may be there.
+    """
+    _fill(path, data, os.O_CREAT | os.O_TRUNC)
+
+
 def write_unsynced(path: Path, data: bytes) -> None:
     """Write a file that can be made again after a crash.
 
     Raises:
         OSError: it could not be written; half of it may be there.
     """
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
+    _fill(path, data, os.O_CREAT, sync=False)
 
 
 def reserve(path: Path) -> None:
@@ -150,12 +158,13 @@ def _reserve_of(path: Path) -> Path:
     return path.with_name(path.name + ".tmp")
 
 
-def _fill(path: Path, data: bytes, flags: int) -> None:
+def _fill(path: Path, data: bytes, flags: int, *, sync: bool = True) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
         left = memoryview(data)
         while left:
             left = left[os.write(fd, left) :]
-        os.fsync(fd)
+        if sync:
+            os.fsync(fd)
     finally:
         os.close(fd)

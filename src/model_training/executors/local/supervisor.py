@@ -143,9 +143,8 @@ class Supervisor:
     def _make_folders(self) -> None:
         for path in (self._folder.output, self._folder.logs):
             path.mkdir(exist_ok=True, mode=0o700)
-        self._folder.parameters.write_text(
-            self._process["environment"]["MODEL_TRAINING_PARAMETERS"] + "\n"
-        )
+        parameters = self._process["environment"]["MODEL_TRAINING_PARAMETERS"]
+        self._folder.parameters.write_text(parameters)
 
     def _copier(self, writer: SegmentWriter) -> Callable[[memoryview], None]:
         return lambda data: writer.write(data, self._clock.now_ns())

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from model_training.errors import ExecutorUnavailable
 from model_training.jobs import JobState, Reason
 from tests.contract.lab import Case, Lab
 from tests.waiting import until
@@ -73,6 +74,39 @@ async def test_removing_a_job_by_many_at_once_is_removing_it(lab: Lab) -> None:
     await lab.gone(name)
     assert lab.bench.traces() == []
     assert lab.processes() == []
+
+
+async def test_a_job_launched_while_its_name_is_removed_is_kept_or_refused(
+    open_lab: Callable[..., Lab],
+) -> None:
+    async with open_lab(slots=1) as lab:
+        names = {await launch_while_removed(lab) for _ in range(10)}
+        await until(lambda: not any(lab.last(name).gone for name in names))
+        await lab.restart()
+        assert names == set(lab.watch.snapshot)
+
+
+async def launch_while_removed(lab: Lab) -> str:
+    spec = lab.spec(lab.waiting())
+    await lab.executor.remove(spec.name)
+
+    async def is_launched() -> bool:
+        try:
+            await lab.launch_spec(spec)
+        except ExecutorUnavailable:
+            return False
+        return True
+
+    await until(is_launched)
+    return spec.name
+
+
+async def test_jobs_removed_while_they_are_launched_leave_nothing(lab: Lab) -> None:
+    specs = [lab.spec(lab.sh("true")) for _ in range(10)]
+    for spec in specs:
+        await asyncio.gather(lab.launch_spec(spec), lab.executor.remove(spec.name))
+        await lab.gone(spec.name)
+    assert lab.bench.traces() == []
 
 
 async def test_jobs_removed_while_they_start_leave_nothing(lab: Lab) -> None:

@@ -142,6 +142,9 @@ class LocalExecutor:
         accepting = self._accepting.get(spec.name)
         if accepting is None:
             self._check(spec)
+            if self._removals.are_forgetting(spec.name):  # and would take the new one along
+                msg = f"What is left of an earlier {spec.name} is being removed; try again."
+                raise ExecutorUnavailable(msg)
             # A task of its own: a caller that goes away must not leave a job half in.
             accepting = self._short_tasks.start(self._accept(spec))
             self._accepting[spec.name] = accepting
@@ -299,7 +302,7 @@ class LocalExecutor:
 
     async def remove(self, name: str) -> None:
         """Stop whatever runs of the job and forget it: see ``Executor.remove``."""
-        job = self._jobs.get(name) or await self._settled(name)
+        job = self._jobs.get(name) or await self._find(name)
         if job is None:
             self._removals.forget(
                 name, lambda: self._feed.publish(jobs.gone_unknown(self._data.job(name)))
@@ -335,11 +338,14 @@ class LocalExecutor:
         job.ended.set()
         self._fill()
 
-    async def _settled(self, name: str) -> Job | None:
+    async def _find(self, name: str) -> Job | None:
+        """A job that was settled, or is being accepted."""
         try:
             found = await self._threads.run(shelves.find, self._data, name)
         except ExecutorUnavailable:  # its spec is broken: removed as one that is not known
             found = None
+        if accepting := self._accepting.get(name):
+            await asyncio.wait([accepting])
         if found is None or name in self._jobs:
             return self._jobs.get(name)
         self._take_over(found)

@@ -42,6 +42,10 @@ class Removals:
             self._forgetting.add(name)
             self._tasks.start(self._forget(name, done))
 
+    def are_forgetting(self, name: str) -> bool:
+        """Whether ``forget`` has not come to its end."""
+        return name in self._forgetting
+
     async def _forget(self, name: str, done: Callable[[], None]) -> None:
         if names.is_job_name(name):
             folder = self._data.job(name)

@@ -96,7 +96,8 @@ def find_others(data: DataFolder, known: Collection[str]) -> list[Found]:
 
 def mark_open(data: DataFolder, folder: JobFolder) -> None:
     """Note that the end of this job has not been recorded, by another name for its spec."""
-    os.link(folder.spec, data.open_jobs / folder.name)
+    with contextlib.suppress(FileExistsError):
+        os.link(folder.spec, data.open_jobs / folder.name)
 
 
 def settle(data: DataFolder, settled: list[str]) -> None:

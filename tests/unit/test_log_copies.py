@@ -185,18 +185,24 @@ def test_no_byte_is_lost_or_doubled_whatever_breaks_off(entries, lives, chunk, z
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 6), st.booleans(), st.booleans()), max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 3), st.booleans()), max_size=8
+    )
+)
 def test_what_a_rotation_may_have_taken_is_a_gap_between_the_lines(lives):
     async def play(folder: Path) -> None:
         kubelet = FakeKubelet(13)
         server = Server(kubelet, folder)
-        count = 0
-        for printed, rotated, killed in [*lives, (3, False, False)]:
-            if rotated:
-                kubelet.files.append([])
-            for _ in range(printed):
-                count += 1
-                kubelet.files[-1].append(Entry(START + count * 10**9, b"%d\n" % count))
+        count = rotations = 0
+        for before, rotated, after, killed in [*lives, (0, False, 3, False)]:
+            for printed in (before, after):
+                for _ in range(printed):
+                    count += 1
+                    kubelet.files[-1].append(Entry(START + count * 10**9, b"%d\n" % count))
+                if rotated and len(kubelet.files) == 1 + rotations:
+                    kubelet.files.append([])
+            rotations = len(kubelet.files) - 1
             await server.read()
             if killed:
                 server.die()
@@ -208,7 +214,7 @@ def test_what_a_rotation_may_have_taken_is_a_gap_between_the_lines(lives):
         assert lines[-1] == count
         for before, word, after in zip(kept, kept[1:], kept[2:], strict=False):
             assert word == b"gap" or b"gap" in (before, after) or int(word) == int(before) + 1
-        assert len(server.view.gaps()) <= sum(rotated for _, rotated, _ in lives)
+        assert len(server.view.gaps()) <= sum(rotated for _, rotated, _, _ in lives)
         assert all("rotated" in gap.reason for gap in server.view.gaps())
 
     with TemporaryDirectory(dir=MEMORY) as name:
@@ -251,6 +257,24 @@ async def test_times_are_those_of_the_node(tmp_path: Path):
     assert [server.view.time_at(at) for at in (0, 2, 4, 6)] == [times[0], times[0], *times[2:]]
 
 
+async def test_a_write_that_was_broken_off_needs_no_line_of_an_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(log_copies, "SegmentWriter", Fragile)
+    kubelet = FakeKubelet(5000)
+    server = Server(kubelet, tmp_path)
+    kubelet.files = [[Entry(START, b"0\n")]]
+    await server.read()
+    kubelet.files = [[Entry(START + 10**9, b"1\n")]]
+    await server.read()
+    kubelet.files[0] += [Entry(START + n * 10**9, b"%d\n" % n) for n in (2, 3, 4)]
+    Fragile.left = 3
+    await server.read()
+    Fragile.left = None
+    assert await server.read() is End.WHOLE
+    assert server.text() == b"0\n<gap>1\n2\n3\n4\n"
+
+
 async def test_a_power_failure_takes_what_was_not_on_the_disk_and_no_more(tmp_path: Path):
     kubelet = FakeKubelet(40)
     server = Server(kubelet, tmp_path)
@@ -259,6 +283,7 @@ async def test_a_power_failure_takes_what_was_not_on_the_disk_and_no_more(tmp_pa
     assert await server.read() is End.WHOLE
     server.die()
     for size in (107, 105, 90, 33, 32, 31, 9, 8, 1, 0):
+        kubelet.files[0] = lines[max(0, size // 8 - 2) :]  # the node has forgotten the others
         os.truncate(tmp_path / "00000000000000000000.log", size)
         server.die()
         assert await server.read() is End.WHOLE

@@ -1,10 +1,9 @@
 """Where the log of an attempt comes from, and up to which line it was copied: ``source.json``.
 
-The line from which to go on is noted before its bytes are written, together with the line noted
-before it. Whenever we are killed, one of the two is at or before the end of what was written:
-from it on the log is read again, and what is there already is passed over by counting bytes.
-After a power failure both may lie beyond what reached the disk. The index of the log has lines
-that do not.
+The latest line is noted before its bytes are written. From it on the log is read again, and what
+is there already is passed over by counting bytes. Where we were killed in between, it lies beyond
+the end of what is there; therefore the line before it stays noted. After a power failure both may
+lie beyond what reached the disk; then the index of the log has an earlier one.
 """
 
 import os
@@ -33,37 +32,45 @@ class Source(Struct, kw_only=True):
     """all of that instance"""
     begin: int = 0
     """offset of its first byte"""
-    anchors: tuple[Anchor, ...] = ()
-    """its first line, the last one that was written when the next was noted, the last noted"""
+    first: Anchor | None = None
+    """its first line"""
+    written: Anchor | None = None
+    """the last line that was noted and surely written"""
+    latest: Anchor | None = None
+    """the last line that was noted"""
     complete: bool = False
     """nothing more will come of this attempt"""
 
     def start(self, container: str, instance: int, offset: int) -> None:
         """Turn to another instance, whose output begins at ``offset``."""
         self.container, self.instance, self.begin = container, instance, offset
-        self.copied, self.anchors = False, ()
+        self.copied, self.first, self.written, self.latest = False, None, None, None
 
-    def note(self, first: Anchor, anchor: Anchor, end: int) -> None:
-        """Lines that are about to be written: the first of the instance, and the latest.
+    def note(self, first: Anchor, latest: Anchor, end: int) -> None:
+        """What is about to be written.
 
         Args:
-            first: of the instance, if none was noted yet.
-            anchor: the latest.
+            first: the first line of the instance, if none was noted yet.
+            latest: the last line that begins in it.
             end: of what is written.
         """
-        there = [known for known in self.anchors if known.offset <= end] or [first]
-        self.anchors = (there[0], there[-1], anchor)
+        self.first = self.first or first
+        if self.latest is not None and self.latest.offset <= end:
+            self.written = self.latest
+        self.latest = latest
 
     def resume_at(self, folder: Path, end: int) -> Anchor | None:
-        """The last line that is known to begin before ``end``, or at it; None if none is.
+        """A line, the later the better, that begins at ``end`` or before; None if none is known.
 
         Raises:
             OSError: the disk cannot be read.
         """
-        there = [anchor for anchor in self.anchors if anchor.offset <= end]
-        if len(there) == 1 and (found := _indexed(folder, self)):
-            return found
-        return there[-1] if there else None
+        if self.first is None or self.latest is None:
+            return None
+        for anchor in (self.latest, self.written or self.first):
+            if anchor.offset <= end:
+                return anchor
+        return _indexed(folder, self.begin, zone=self.latest.stamp[29:]) or self.first
 
 
 class SourceFile:
@@ -149,13 +156,12 @@ def read_sources(job: JobFolder) -> dict[int, Source]:
     return found
 
 
-def _indexed(folder: Path, source: Source) -> Anchor | None:
-    """By the index, the last line of this instance that begins with a write at a new time."""
-    zone = source.anchors[-1].stamp[29:]
+def _indexed(folder: Path, begin: int, zone: str) -> Anchor | None:
+    """By the index, the last line after ``begin`` that begins with a write at a new time."""
     view = LogView(folder)
     for start, end in reversed(view.segments()):
         with IndexReader(index_path(folder, start)) as index:
-            writes = list(index.between(max(start, source.begin), end))
+            writes = list(index.between(max(start, begin), end))
         for write in reversed(writes):
             before = view.read(write.offset - 1, 1)
             is_new = view.time_at(write.offset - 1) != write.time_ns

@@ -128,8 +128,9 @@ async def test_a_registry_that_tells_no_digest(fake, client):
 # What cannot be told
 
 
-async def test_a_404_of_something_that_is_no_registry_is_no_answer(fake, client):
-    fake.answers["/v2/x/manifests/latest"] = Reply(404, b"<h1>nginx</h1>")
+@pytest.mark.parametrize("body", [b"<h1>nginx</h1>", b'{"errors": [{"code": "DENIED"}]}'])
+async def test_a_404_of_something_that_is_no_registry_is_no_answer(body, fake, client):
+    fake.answers["/v2/x/manifests/latest"] = Reply(404, body)
     found = await client.check(fake.image("x"))
     assert isinstance(found, Unknown)
     assert "answers 404 as no registry does" in found.reason
@@ -199,6 +200,9 @@ async def test_an_answer_that_is_cut(fake, client):
     fake.answers[f"/v2/x/manifests/{digest}"] = Reply(200, b"{", length=10)
     found = await client.check(fake.image("x"))
     assert found == Unknown(f"the connection to {fake.host} broke")
+    asked = len(fake.asked)
+    assert (await client.check(fake.image("y"))).reason == found.reason
+    assert len(fake.asked) == asked  # a moment's pause
 
 
 # Content
@@ -265,7 +269,8 @@ def moved_blob(fake, where):
 
 def wants_login(reply):
     """The reply, for whoever logs in."""
-    refusal = Reply(401, headers={"WWW-Authenticate": 'Basic realm="x"', "Set-Cookie": "a=b"})
+    headers = {"WWW-Authenticate": 'Basic realm="x"', "Set-Cookie": "a=b; Path=/"}
+    refusal = Reply(401, headers=headers)
     return lambda asked: reply if "authorization" in asked.headers else refusal
 
 

@@ -11,6 +11,7 @@ import asyncio
 import http.client
 import json
 import resource
+import shutil
 import ssl
 import subprocess
 import sys
@@ -116,8 +117,8 @@ async def followed(plane: ControlPlane, jobs: int) -> dict[str, float]:
             (cpu_s() - used) / (time.perf_counter() - begun) * 100
         )
         lags = [(seen[version] - at) * 1000 for version, at in sent.items()]
-        figures["change into rows p50 ms"] = percentile(lags, 50)
-        figures["change into rows p99 ms"] = percentile(lags, 99)
+        figures["change into rows p50 ms"] = percentile(lags, 0.5)
+        figures["change into rows p99 ms"] = percentile(lags, 0.99)
         plane.kill("kube-apiserver")
         await until(lambda: reflector.stale_since is not None)
         plane.start("kube-apiserver")
@@ -138,7 +139,7 @@ def change(plane: ControlPlane, sent: dict[str, float]) -> None:
     begun = time.perf_counter()
     for number in range(CHANGES):
         threading.Event().wait(max(0.0, begun + number / RATE - time.perf_counter()))
-        patch = {"metadata": {"annotations": {"note": str(number)}}}
+        patch = {"metadata": {"annotations": {"note": f"{begun} {number}"}}}
         asked = time.perf_counter()
         path = f"{PATH}/job-{number}"
         answer = writer.send("PATCH", path, patch, "application/merge-patch+json")
@@ -150,23 +151,30 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=50_000)
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="of the Jobs: kept, and used again if there")
     parser.add_argument("--follow", type=Path, help=argparse.SUPPRESS)  # one run: the plane
     args = parser.parse_args()
     if args.follow:
         print(json.dumps(asyncio.run(followed(ControlPlane(args.follow), args.jobs))))
         return
     results: list[dict[str, float]] = []
-    folder = Path(tempfile.mkdtemp()) / "plane"
-    with ControlPlane(folder) as plane:
-        begun = time.perf_counter()
-        fill(plane, args.jobs)
-        print(f"{args.jobs} Jobs created in {time.perf_counter() - begun:.0f} s", file=sys.stderr)
+    folder = (args.folder or Path(tempfile.mkdtemp())) / "plane"
+    is_new = not folder.exists()
+    plane = ControlPlane(folder)
+    try:
+        plane.up()
+        if is_new:
+            begun = time.perf_counter()
+            fill(plane, args.jobs)
+            print(f"{args.jobs} Jobs created in {time.perf_counter() - begun:.0f} s")
         for _ in range(args.runs):
-            one = ["--follow", str(folder), "--jobs", str(args.jobs)]
-            answer = subprocess.run(
-                [sys.executable, __file__, *one], check=True, stdout=subprocess.PIPE, text=True
-            )
+            argv = [sys.executable, __file__, "--follow", str(folder), "--jobs", str(args.jobs)]
+            answer = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
             results.append(json.loads(answer.stdout))
+    finally:
+        plane.down()
+        if args.folder is None:
+            shutil.rmtree(folder.parent)
     for label in results[0]:
         print(f"{label:32} {'  '.join(f'{run[label]:9.2f}' for run in results)}")
     if args.json:

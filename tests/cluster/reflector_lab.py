@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
 
-from model_training.executors.kubernetes.api import KubernetesApi
+from model_training.executors.kubernetes.api import Chunks, KubernetesApi
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.objects import JobRow, decode_job
 from model_training.executors.kubernetes.reflector import Reflector
@@ -72,6 +72,7 @@ class Followed:
         self.gate = asyncio.Event()
         self.gate.set()
         self.pausing = False
+        self.opening = False
         self.reflector = _Gated(self, path, decode)
 
     @property
@@ -103,7 +104,7 @@ class Followed:
 
 
 class _Gated(Reflector[JobRow]):
-    """Its pauses last until the test opens the gate, and as long as they would."""
+    """It pauses, and opens a watch, only while the test holds the gate open."""
 
     def __init__(self, lab: Followed, path: str, decode: Decode) -> None:
         self.lab = lab
@@ -118,6 +119,12 @@ class _Gated(Reflector[JobRow]):
         await self.lab.gate.wait()
         self.lab.pausing = False
         await super()._pause(longest_s, at_least_s)
+
+    async def _open(self, stack: AsyncExitStack) -> Chunks:
+        self.lab.opening = True
+        await self.lab.gate.wait()
+        self.lab.opening = False
+        return await super()._open(stack)
 
 
 @asynccontextmanager

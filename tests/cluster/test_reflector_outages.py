@@ -116,6 +116,26 @@ async def test_an_older_database_is_believed(namespace: Namespace) -> None:
         await followed.in_step(namespace)
 
 
+async def test_an_older_database_is_believed_where_no_attempt_failed(
+    namespace: Namespace, proxy: TcpProxy
+) -> None:
+    plane = namespace.plane
+    namespace.create("deleted-later")
+    async with following(plane, namespace.path, server=proxy.url) as followed:
+        await settled(followed, {"deleted-later"})
+        plane.snapshot("older")
+        namespace.delete("deleted-later")
+        namespace.create("created-later")
+        await followed.in_step(namespace)
+        followed.gate.clear()
+        proxy.reset()
+        await until(lambda: followed.pausing)
+        await asyncio.to_thread(plane.restore, "older")
+        followed.gate.set()  # and the next attempt is answered
+        await followed.in_step(namespace, RECOVERY_S)
+        assert followed.names == {"deleted-later"}
+
+
 async def test_an_api_server_that_is_away_at_the_start_is_waited_for(namespace: Namespace) -> None:
     plane = namespace.plane
     namespace.create("a")

@@ -213,28 +213,34 @@ class Reflector(Generic[Row]):
 
     async def _watch(self) -> None:
         """Follow until it is closed; only a normal end returns."""
-        lines = EventLines()
-        async with AsyncExitStack() as stack:
-            try:
-                chunks = await self._open(stack)
-            except ExecutorUnavailable as error:
-                # It may have come back with another database (a restored backup), where to go on
-                # from our version would be silence, or events of another history.
-                self._is_listed = self._is_listed and _is_overload(error)
-                raise
-            self._catch_up()
-            heard = False
-            async for chunk in chunks:
-                self._heard_at = asyncio.get_running_loop().time()
-                for line in lines.feed(chunk):
-                    self._take_line(line)
-                    self._failures, self._empty, heard = 0, 0, True
+        try:
+            heard = await self._follow()
+        except ExecutorUnavailable as error:
+            # The API server may have come back with an older database (a restored backup), where
+            # to go on from our version would be silence, or events of another history. It need not
+            # have refused anybody meanwhile: a connection can wait until it has started.
+            self._is_listed = self._is_listed and _is_overload(error)
+            raise
         if not heard:
             self._empty += 1
             if self._empty >= EMPTY_WATCHES:
                 self._empty = 0
                 raise _ListAgain(f"{EMPTY_WATCHES} watches ended without a word")
             await self._pause(LONGEST_PAUSE_S)
+
+    async def _follow(self) -> bool:
+        """Whether there was a line."""
+        lines = EventLines()
+        heard = False
+        async with AsyncExitStack() as stack:
+            chunks = await self._open(stack)
+            self._catch_up()
+            async for chunk in chunks:
+                self._heard_at = asyncio.get_running_loop().time()
+                for line in lines.feed(chunk):
+                    self._take_line(line)
+                    self._failures, self._empty, heard = 0, 0, True
+        return heard
 
     async def _open(self, stack: AsyncExitStack) -> Chunks:
         params = {

@@ -142,6 +142,7 @@ async def test_a_watch_that_ends_goes_on_where_it_was(
             await until(lambda: followed.reflector.watches > watches)  # noqa: B023
         await followed.in_step(namespace)
         assert len(followed.told) == 4  # none twice
+        assert followed.reflector.events == 4  # nor sent twice
         assert followed.reflector.lists == 1
 
 

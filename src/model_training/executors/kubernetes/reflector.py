@@ -170,10 +170,6 @@ class Reflector(Generic[Row]):
             params["continue"] = token
         try:
             return decode_page(await self._api.get(self._path, params))
-        except ApiError as error:
-            if token and error.status == 410:
-                raise _ListAgain("the list took longer than its version is kept") from None
-            raise
         except (msgspec.DecodeError, ValueError) as error:
             raise ExecutorUnavailable(f"{self._path} answered no list: {error}.") from None
 

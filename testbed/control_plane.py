@@ -70,6 +70,7 @@ class ControlPlane(Components):
         programs()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._choose_ports()
+        Keys.make(self.keys.folder, (self.address, "127.0.0.1", "10.96.0.1"))
         self.keys.kubeconfig("admin", self.url, self.kubeconfig)
         for name in self.components():
             if self.condition(name).pid is None:  # some watch their files, and end on a new one
@@ -94,8 +95,8 @@ class ControlPlane(Components):
 
     @property
     def keys(self) -> Keys:
-        """All keys."""
-        return Keys.make(self.folder / "keys", (self.address, "127.0.0.1", "10.96.0.1"))
+        """All keys, once ``up`` has made them."""
+        return Keys(self.folder / "keys")
 
     @property
     def api(self) -> Api:
@@ -112,9 +113,7 @@ class ControlPlane(Components):
         """What runs here."""
         found = {
             "etcd": Component(self._etcd_argv(), lambda: self.etcd.answers("/health")),
-            "kube-apiserver": Component(
-                self._apiserver_argv(), lambda: self.api.answers("/readyz")
-            ),
+            "kube-apiserver": Component(self._apiserver_argv(), self._serves),
         }
         if self._controllers:
             port = self._port("kube-controller-manager")
@@ -123,6 +122,10 @@ class ControlPlane(Components):
                 self._controllers_argv(), lambda: health.answers("/healthz")
             )
         return found
+
+    def _serves(self) -> bool:
+        """Ready, and past its first start, in which it makes this namespace a moment later."""
+        return self.api.answers("/readyz") and self.api.answers("/api/v1/namespaces/default")
 
     def service_account_token(
         self, namespace: str = "default", name: str = "default", seconds: int = 3600

@@ -39,15 +39,15 @@ class Record:
 
     def state(self) -> str | None:
         """The letter of proc_pid_stat(5): ``T`` is paused; None where it is gone or a zombie."""
-        if self.boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+        letter = self._letter()
+        if letter is None or letter in "ZX":
             return None
-        fields = _stat(self.pid)
-        if fields is None or int(fields[19]) != self.started or fields[0] in "ZX":
+        # Before its exec the launcher carries the program's argv as the end of its own; for a
+        # moment within it there is none.
+        line = _cmdline(self.pid)
+        if line and not line.endswith("\0".join(self.argv).encode() + b"\0"):
             return None
-        # Before its exec the launcher carries the program's argv as the end of its own.
-        if not _cmdline(self.pid).endswith("\0".join(self.argv).encode() + b"\0"):
-            return None
-        return fields[0]
+        return letter
 
     def send(self, number: int) -> bool:
         """Signal exactly this process; whether it was there."""
@@ -68,20 +68,24 @@ class Record:
     def end(self, number: int = signal.SIGTERM, seconds: float = 10.0) -> None:
         """Signal it and return once it has ended; SIGKILL after so many seconds."""
         for last in (number, signal.SIGKILL):
-            if not self.send(last):
+            if not self.send(last) and self._letter() not in ("Z", "X"):
                 return
             self.send(signal.SIGCONT)
             if self.ended(seconds):
                 return
 
     def ended(self, seconds: float) -> bool:
-        """Wait for its end; whether it came in time."""
+        """Wait for the end of all its threads; whether it came in time.
+
+        Its first thread may be gone (a zombie, no arguments left) while others still hold its
+        ports; the pidfd tells when the last has ended.
+        """
         try:
             pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:
             return True
         try:
-            if self.state() is None:
+            if self._letter() is None:
                 return True
             poll = select.poll()
             poll.register(pidfd, select.POLLIN)
@@ -89,6 +93,13 @@ class Record:
         finally:
             os.close(pidfd)
             _reap(self.pid)
+
+    def _letter(self) -> str | None:
+        """The state of the pid's first thread, where it still is the one that was started."""
+        if self.boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+            return None
+        fields = _stat(self.pid)
+        return fields[0] if fields and int(fields[19]) == self.started else None
 
 
 def launch(

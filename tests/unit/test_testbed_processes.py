@@ -95,3 +95,20 @@ def test_a_record_is_never_half_written(tmp_path: Path):
     assert json.loads((tmp_path / "record.json").read_text())["pid"] == record.pid
     assert not (tmp_path / "record.json.new").exists()
     record.end()
+
+
+async def test_it_has_ended_only_when_its_last_thread_has(tmp_path: Path):
+    # The first thread ends at once, the second when told to: so do those of a killed server.
+    os.mkfifo(tmp_path / "go")
+    code = (
+        "import ctypes, threading, sys, os\n"
+        "threading.Thread(target=lambda: (open(sys.argv[1]).read(), os._exit(0))).start()\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"
+    )
+    record = start(tmp_path, sys.executable, "-c", code, str(tmp_path / "go"))
+    await until(lambda: record.state() is None)  # the first is a zombie
+    tasks = Path(f"/proc/{record.pid}/task")
+    assert len(list(tasks.iterdir())) == 2
+    assert not record.ended(0)
+    (tmp_path / "go").write_text("")
+    assert record.ended(10)

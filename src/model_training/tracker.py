@@ -9,7 +9,7 @@ waits for a job that it changed.
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -18,7 +18,7 @@ from model_training.crash_points import reached
 from model_training.errors import ModelTrainingError, Unavailable
 from model_training.executors.base import Change, Executor, Snapshot
 from model_training.folders import DataFolder
-from model_training.jobs import JobState, Observation, TrainingJob
+from model_training.jobs import TERMINAL, JobState, Observation, TrainingJob
 from model_training.ledger.ledger import Ledger
 from model_training.logs.follow import Followers
 
@@ -132,9 +132,16 @@ class Tracker:
 
     async def _resume(self) -> None:
         for name in await self._ledger.stopping():
-            await self._ask(self._executor.stop, name)
+            if await self._is_in({JobState.STOPPING}, name):
+                await self._ask(self._executor.stop, name)
         for name in await self._ledger.deleting():
-            await self._ask(self._executor.remove, name)
+            if await self._is_in({JobState.DELETING}, name):
+                await self._ask(self._executor.remove, name)
+
+    async def _is_in(self, states: Collection[JobState], name: str) -> bool:
+        """Whether it still is: since a list was read, it may have gone and a new one have come."""
+        job = await self._ledger.get(name)
+        return job is not None and job.state in states
 
     async def _ask(self, what: Callable[[str], Awaitable[None]], name: str) -> None:
         """One job that cannot be stopped or removed holds up no other; it is asked for again."""
@@ -153,8 +160,9 @@ class Tracker:
             moment = datetime.now(UTC) - self._retention
             names = await self._ledger.ended_before(moment, RETENTION_BATCH)
             for name in names:
-                await self._ledger.ask(name, "delete", "retention", datetime.now(UTC))
-                await self._ask(self._executor.remove, name)
+                if await self._is_in(TERMINAL, name):
+                    await self._ledger.ask(name, "delete", "retention", datetime.now(UTC))
+                    await self._ask(self._executor.remove, name)
             if len(names) < RETENTION_BATCH:
                 await asyncio.sleep(RETENTION_S)
 

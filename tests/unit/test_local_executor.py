@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from model_training import trees
-from model_training.errors import JobRejected
+from model_training.errors import ExecutorUnavailable, JobRejected
 from model_training.executors.local import processes, records, shelves
 from model_training.executors.local.executor import LocalExecutor
 from model_training.executors.local.intake import Applicant, accept_all
@@ -336,6 +336,19 @@ async def test_a_spec_that_a_power_cut_tore_is_made_whole(work: Work, data: Data
     job.folder.spec.write_bytes(b"")
     async with work() as (_, watcher):
         assert (await watcher.end(job.spec.name)).exit_code == 3
+
+
+async def test_a_batch_that_fails_is_told_and_does_not_hold_up_the_next(work: Work) -> None:
+    wrong = sh("exit 0", timeout_s=object())  # nothing that can be written down
+    async with work() as (executor, watcher):
+        # The second one comes while the batch of the first is at work.
+        failing = asyncio.create_task(executor.launch(wrong))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        good = (await executor.launch(sh("exit 3"))).name
+        with pytest.raises(ExecutorUnavailable, match="could not be taken in"):
+            await failing
+        assert (await watcher.end(good)).exit_code == 3
 
 
 async def test_jobs_accepted_at_the_same_time_are_each_found_again(

@@ -10,6 +10,7 @@ written, the jobs that come meanwhile gather for the next.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from model_training.executors.local import records
 from model_training.executors.local.threads import Tasks, Threads
 from model_training.folders import DataFolder, JobFolder
 from model_training.jobs import JobSpec, JSONObject
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +70,13 @@ class Intake:
             applicants = [applicant for applicant, _ in batch]
             try:
                 refused = await self._threads.run(accept_all, self._data, applicants)
-            except BaseException as error:
+            except Exception:
+                # Whatever it is, all of the batch must be told, and those after it have their turn.
+                log.exception("a batch of jobs could not be taken in")
                 for _, accepted in batch:
-                    accepted.set_exception(ExecutorUnavailable(f"Jobs cannot be taken in: {error}"))
-                self._is_busy = False
-                raise
+                    msg = "The job could not be taken in; the server's log says why."
+                    accepted.set_exception(ExecutorUnavailable(msg))
+                continue
             for applicant, accepted in batch:
                 refusal = refused.get(applicant.spec.name)
                 if isinstance(refusal, Refusal):

@@ -1,4 +1,4 @@
-"""Letting go of jobs whose retention has passed, in full batches of which none can be removed."""
+"""What the tracker asks of the executor by itself: repeated stops and deletes, and retention."""
 
 import contextlib
 import os
@@ -23,6 +23,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.anyio
 
 RETENTION = timedelta(hours=1)
+NOW = datetime.now(UTC)
 
 
 @pytest.fixture
@@ -115,6 +116,42 @@ async def test_a_full_batch_that_cannot_be_removed_holds_up_nobody_and_is_asked_
         assert await until(lambda: is_all(ledger, {fresh}))
     assert [path.name for path in data.jobs.glob("[!.]*/*")] == [fresh]
     assert list(data.gone_jobs.iterdir()) == []
+
+
+@pytest.mark.parametrize("listed", ["stopping", "deleting", "ended_before"])
+async def test_a_new_job_under_the_name_of_one_that_was_listed_is_left_alone(
+    data: DataFolder, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    async with service(data, ledger, None) as executor:
+        new, old = [(await executor.launch(sh("sleep 100"))).name for _ in range(2)]
+        for name in (new, old):
+            await until(lambda name=name: is_in(ledger, name, JobState.RUNNING))
+        if listed == "ended_before":
+            await executor.stop(old)
+            await until(lambda: is_in(ledger, old, JobState.STOPPED))
+        else:
+            await ledger.ask(old, {"stopping": "stop", "deleting": "delete"}[listed], "me", NOW)
+
+        async def as_it_was(*_args: object) -> list[str]:
+            return [new, old]
+
+        monkeypatch.setattr(ledger, listed, as_it_was)
+        async with Tracker(executor, ledger, Followers(), data, retention=RETENTION):
+            if listed == "stopping":
+                await until(lambda: is_in(ledger, old, JobState.STOPPED))
+            else:
+                await until(lambda: is_all(ledger, {new}))
+        assert await is_in(ledger, new, JobState.RUNNING)
+        assert (await executor.launch(sh("", name=new))).state is JobState.RUNNING
+        for name in (new, old):
+            await ledger.ask(name, "delete", "me", NOW)
+            await executor.remove(name)
+        await until(lambda: is_all(ledger, set()))
+
+
+async def is_in(ledger: Ledger, name: str, state: JobState) -> bool:
+    job = await ledger.get(name)
+    return job is not None and job.state is state
 
 
 async def is_all(ledger: Ledger, wanted: set[str]) -> bool:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Self
 
 from model_training.crash_points import reached
@@ -89,9 +90,8 @@ class Tracker:
 
     async def _follow(self, seen: AsyncGenerator[Snapshot | Change], newest: int) -> None:
         async for event in seen:
-            await self.record(event.observations)
+            present = await self._record_all(event.observations)
             if isinstance(event, Snapshot):
-                present = {observation.name for observation in event.observations}
                 # Jobs that were accepted while the snapshot was recorded have not vanished.
                 self.tell(await self._ledger.vanished(present, up_to=newest))
                 if self._ledger.created:
@@ -99,14 +99,18 @@ class Tracker:
                 self.synced.set()
                 await self._resume()
 
+    async def _record_all(self, observations: Iterable[Observation]) -> set[str]:
+        """The names of the jobs that were recorded."""
+        names: set[str] = set()
+        remaining = iter(observations)
+        # Some at a time: there may be very many.
+        while batch := tuple(islice(remaining, RECORD_BATCH)):
+            await self.record(batch)
+            names.update(observation.name for observation in batch)
+        return names
+
     async def record(self, observations: Sequence[Observation]) -> None:
         """Write observations into the ledger and act on what they mean."""
-        # Some at a time, oldest first: after a loss of the ledger there may be very many.
-        in_order = sorted(observations, key=lambda seen: seen.spec.created_at)
-        for start in range(0, len(in_order), RECORD_BATCH):
-            await self._record(in_order[start : start + RECORD_BATCH])
-
-    async def _record(self, observations: Sequence[Observation]) -> None:
         jobs = await self._ledger.apply(observations)
         reached("track.recorded")
         self.tell(jobs)

@@ -23,7 +23,8 @@ class Watch:
     def __init__(self, executor: Observed) -> None:
         self._executor = executor
         self._history: dict[str, list[Observation]] = defaultdict(list)
-        self._first: asyncio.Future[Snapshot] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._first: asyncio.Future[tuple[Observation, ...]] = loop.create_future()
         self._task = asyncio.create_task(self._record())
 
     async def begin(self) -> None:
@@ -35,7 +36,7 @@ class Watch:
     @property
     def snapshot(self) -> dict[str, Observation]:
         """The first snapshot, by name."""
-        return {seen.name: seen for seen in self._first.result().observations}
+        return {seen.name: seen for seen in self._first.result()}
 
     async def end(self) -> None:
         """Stop recording."""
@@ -56,13 +57,21 @@ class Watch:
 
     async def _record(self) -> None:
         async for event in self._executor.observe():
+            observations = tuple(event.observations)
             if not self._first.done():
                 assert isinstance(event, Snapshot), "observe() begins with a snapshot"
-                self._first.set_result(event)
+                check_oldest_first(observations)
+                self._first.set_result(observations)
             else:
                 assert isinstance(event, Change), "after the snapshot come changes"
-            for seen in event.observations:
+            for seen in observations:
                 self._history[seen.name].append(seen)
+
+
+def check_oldest_first(observations: Sequence[Observation]) -> None:
+    """Judge the order of a snapshot."""
+    created = [seen.spec.created_at for seen in observations]
+    assert created == sorted(created), "a snapshot is not oldest first"
 
 
 def check_history(lives: Sequence[Sequence[Observation]]) -> None:

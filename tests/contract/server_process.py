@@ -120,7 +120,7 @@ async def _serve(executor: Executor) -> None:
 
 async def _observe(executor: Executor) -> None:
     async for event in executor.observe():
-        _say(None, event)
+        _say(None, type(event)(tuple(event.observations)))
 
 
 async def _answer(executor: Executor, number: int, method: str, argument: object) -> None:

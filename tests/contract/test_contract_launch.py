@@ -161,6 +161,7 @@ async def test_a_settled_job_is_in_a_snapshot_of_everything_only(lab: Lab) -> No
 async def _everything(lab: Lab) -> set[str]:
     stream = lab.executor.observe(everything=True)
     first = await anext(stream)
-    await stream.aclose()
     assert isinstance(first, Snapshot)
-    return {seen.name for seen in first.observations}
+    names = {seen.name for seen in first.observations}
+    await stream.aclose()
+    return names

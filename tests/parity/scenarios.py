@@ -393,10 +393,11 @@ async def pipelines_and_their_declarations(stage: Stage) -> Trace:
 async def the_same_key_is_the_same_job(stage: Stage) -> Trace:
     one = await stage.create("wait()", {"a": 1}, idempotency_key="same")
     two = await stage.create("wait()", {"a": 1}, idempotency_key="same")
-    await stage.printed(one)
+    following = await stage.watch_running(one)
     three = await stage.create("wait()", {"a": 1}, idempotency_key="same")
     await one.stop()
     await stage.end(one)
+    await following
     four = await stage.create("wait()", {"a": 1}, idempotency_key="same")
     names = {job.name for job in (one, two, three, four)}
     return {"jobs": len(names), "states": [str(job.record.state) for job in (three, four)]}

@@ -23,7 +23,9 @@ class Snapshot:
     A job that the ledger holds as active and that is not in it has vanished.
     """
 
-    observations: tuple[Observation, ...]
+    observations: Iterable[Observation]
+    """oldest job first; read once, before the next event is asked for, as some executors make
+    them one by one: all at once they would be most of the server's memory"""
 
 
 @dataclass(frozen=True, slots=True)

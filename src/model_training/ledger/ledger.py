@@ -168,12 +168,9 @@ class Ledger:
         values = {"up_to": ABOVE_ALL if up_to is None else up_to}
 
         def work(db: sqlite3.Connection) -> list[TrainingJob]:
-            entries = [entry_of(row) for row in db.execute(QUERIES["active"], values)]
-            return [
-                self._change(db, entry, vanish(entry, now), now)
-                for entry in entries
-                if entry.job.name not in names
-            ]
+            rows = db.execute(QUERIES["active"], values)
+            missing = [entry_of(row) for row in rows if row["name"] not in names]
+            return [self._change(db, entry, vanish(entry, now), now) for entry in missing]
 
         return await self._writer.run(work)
 

@@ -369,7 +369,8 @@ class LocalExecutor:
         reader = self._feed.open()
         try:
             settled = await self._find_settled() if everything else []
-            yield Snapshot((*settled, *(job.observation for job in self._jobs.values())))
+            found = [*settled, *(job.observation for job in self._jobs.values())]
+            yield Snapshot(sorted(found, key=lambda seen: seen.spec.created_at))
             async with aclosing(reader.changes()) as changes:
                 async for change in changes:
                     yield change

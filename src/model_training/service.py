@@ -29,6 +29,7 @@ from model_training.errors import (
     IdempotencyConflict,
     InvalidRequest,
     LedgerUnavailable,
+    ModelTrainingError,
     OutputNotFound,
     PipelineNotFound,
 )
@@ -132,9 +133,10 @@ class TrainingService:
             IdempotencyConflict: the key stands for another request.
             DiskReserveReached: nothing was created.
         """
-        await self._until_known()  # or an old key would be new, and old jobs newer than this one
+        await self._until_known()  # or old jobs would be newer than this one
         if request.idempotency_key is None:
             return await self._launch(await self._spec(principal, request))
+        await self._until_synced()  # or a key whose job was not recorded yet would be new
         identity = job_id(principal, request.idempotency_key)
         # Two requests with one key may name two pipelines and so two jobs: one at a time.
         async with self._repeats[identity.int % len(self._repeats)]:
@@ -180,13 +182,19 @@ class TrainingService:
         except LedgerUnavailable:
             # The caller was promised nothing and will ask again, without a key for another job.
             if is_new:
-                await self._executor.remove(spec.name)
+                await self._withdraw(spec.name)
             raise
         reached("submit.recorded")
         self._tracker.tell(jobs)
         # A new job that says nothing new stands in the ledger already, from the executor's report.
         job = jobs[0] if jobs else None if is_new else await self._ledger.get(spec.name)
         return job or first_record(seen), is_new
+
+    async def _withdraw(self, name: str) -> None:
+        try:
+            await self._executor.remove(name)
+        except ModelTrainingError:
+            logger.exception("%s was refused to its caller and runs all the same", name)
 
     async def _require_space(self) -> None:
         free = shutil.disk_usage(self._data.root).free
@@ -268,13 +276,15 @@ class TrainingService:
 
         Else a job that is there would be answered as one that is not, after a ledger was lost.
         """
-        if not self._ledger.created:
-            return
+        if self._ledger.created:
+            await self._until_synced()
+
+    async def _until_synced(self) -> None:
         try:
             async with asyncio.timeout(REBUILD_S):
                 await self._tracker.synced.wait()
         except TimeoutError:
-            msg = "The ledger is being rebuilt from the jobs that are there; try again."
+            msg = "The jobs that are there are still being read; try again."
             raise LedgerUnavailable(msg, retry_after=1) from None
 
     # Logs and outputs

@@ -114,12 +114,12 @@ class Tracker:
         jobs = await self._ledger.apply(observations)
         reached("track.recorded")
         self.tell(jobs)
-        ended = [o.name for o in observations if o.state.is_terminal and not o.gone]
-        if ended:
-            await self._executor.settle(ended)
         for observation in observations:
             if observation.gone:
                 await self._finish_removal(observation.name)
+        ended = [o.name for o in observations if o.state.is_terminal and not o.gone]
+        if ended:
+            await self._executor.settle(ended)
 
     async def _finish_removal(self, name: str) -> None:
         job = await self._ledger.get(name)

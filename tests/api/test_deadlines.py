@@ -148,6 +148,13 @@ async def test_what_is_no_http_is_answered_400(running: Lab, nonsense: bytes) ->
         assert problem(await line.rest()) == (400, "/problems/malformed-request")
 
 
+async def test_nonsense_behind_a_request_is_not_its_answer(running: Lab) -> None:
+    asked = head(running, "GET /training-jobs", "Accept: application/json")
+    async with raw(running) as line:
+        await line.send(asked + b"\0nonsense\r\n\r\n")
+        assert await line.rest() == b""  # cut, as nobody could tell whose answer a 400 is
+
+
 async def test_client_that_does_not_read_is_dropped(hurried: Lab) -> None:
     name = await hurried.create("import os; os.write(1, b'x' * 30_000_000)")
 

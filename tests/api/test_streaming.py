@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from model_training.api.deadlines import DeadlineProtocol
-from model_training.api.streaming import Cut, FollowedEvents, Streamed, Streams
+from model_training.api.streaming import ABORT, Cut, FollowedEvents, Streamed, Streams
 from tests.api import lab
 
 pytestmark = pytest.mark.anyio
@@ -27,6 +27,8 @@ async def serving(
     streams = Streams(stopping, max_followers=10)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if make.is_follower:
+            streams.admit_follower()
         await make(streams, frames, {"Content-Type": "text/plain"})(scope, receive, send)
 
     async with lab.serving(app, DeadlineProtocol, stopping) as (_, port):
@@ -59,6 +61,35 @@ async def test_busy_stream_is_not_pinged() -> None:
 
     async with serving(Hasty, busy()) as (reader, _, _, _), asyncio.timeout(5):
         assert b"ping" not in await reader.readuntil(b"0\r\n\r\n")
+
+
+async def test_ping_never_comes_after_the_end() -> None:
+    async def soon_over() -> AsyncGenerator[bytes]:
+        yield b"x"
+
+    streams = Streams(asyncio.Event(), max_followers=1)
+    streams.admit_follower()
+    is_read, is_over = asyncio.Event(), asyncio.Event()
+    sent: list[bytes] = []
+
+    async def send(message: Message) -> None:
+        """As a client takes it that reads the last frame late: no socket can be made to."""
+        if message["type"] == "http.response.body":
+            assert not is_over.is_set(), "sent after the end"
+            sent.append(message["body"])
+            if not message["more_body"]:
+                await is_read.wait()
+                is_over.set()
+
+    async def receive() -> Message:
+        await is_over.wait()
+        return {"type": "http.disconnect"}
+
+    answer = Hasty(streams, soon_over(), {})
+    asyncio.get_running_loop().call_later(0.5, is_read.set)
+    async with asyncio.timeout(5):
+        await answer({"method": "GET", "extensions": {ABORT: lambda: None}}, receive, send)
+    assert sent == [b"x", b""]
 
 
 async def test_source_that_ends_early_cuts_the_answer() -> None:

@@ -79,6 +79,19 @@ async def test_jobs_that_cannot_be_removed_hold_up_no_others(tmp_path: Path):
         await until(lambda: is_gone(one, kept))
 
 
+async def test_a_job_that_breaks_its_own_record_holds_up_no_others(running: Lab):
+    code = (
+        "import os, pathlib\n"
+        "spec = pathlib.Path(os.environ['MODEL_TRAINING_OUTPUT']).parent / 'spec.json'\n"
+        "spec.unlink(); spec.symlink_to(spec)"
+    )
+    await ended(running, code)
+
+    other = await ended(running)
+    answer = await running.client.delete(f"/training-jobs/{other}?wait=5")
+    assert answer.status_code == 204
+
+
 async def test_outputs_of_a_deep_tree_are_listed(running: Lab):
     name = await ended(running, DEEP + "open('leaf', 'w')\n")
 

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,30 @@ async def test_waiting_jobs_say_behind_what_and_are_told_when_it_moves(work: Wor
         await until(
             lambda: _newest(executor, last) == "waits for one of 1 slot; 1 job before it", within=5
         )
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """As when others hold all that there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_jobs_are_seen_through_although_descriptors_run_out(
+    work: Work, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with work(slots=1) as (executor, watcher):
+        first = await executor.launch(sh("sleep 0.7; exit 4"))
+        second = await executor.launch(sh("exit 5"))
+        await watcher.until(first.name, JobState.RUNNING)
+        with no_more_descriptors():
+            await until(lambda: "Too many open files" in caplog.text)
+        assert (await watcher.end(first.name)).exit_code == 4
+        assert (await watcher.end(second.name)).exit_code == 5
 
 
 def _newest(executor: LocalExecutor, name: str) -> str | None:

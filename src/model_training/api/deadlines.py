@@ -181,13 +181,18 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     def _is_answering(self) -> bool:
         cycle = self.cycle  # None before the first request, whatever its declared type says
-        return bool(cycle) and cycle.response_started and not cycle.response_complete
+        return bool(cycle) and not cycle.response_complete
+
+    def _owes_an_answer(self) -> bool:
+        """Whether another answer than ours is due first, or under way."""
+        if self._waiting is _Waiting.FOR_BODY:  # the request that is refused is the latest one
+            return self.cycle.response_started or bool(self.pipeline)
+        return self._is_answering()
 
     def _refuse(self, problem: Problem) -> None:
         self._disarm()
-        was_answered = self._waiting is _Waiting.FOR_BODY and self.cycle.response_started
-        if was_answered or self._is_answering():
-            self.transport.abort()  # words in the midst of another answer would belong to it
+        if self._owes_an_answer():
+            self.transport.abort()  # our words would be taken for that answer, or a part of it
             return
         body = problem.body(request_id := uuid4().hex[:16])
         head = (

@@ -112,7 +112,11 @@ class TrainingJobRoutes:
 
     async def _follow(self, who: Principal, name: str, asked: LogQuery) -> Response:
         self._streams.admit_follower()
-        followed = await self._service.follow_log(who, name, asked.selection)
+        try:
+            followed = await self._service.follow_log(who, name, asked.selection)
+        except BaseException:  # whatever it was: the place is free again
+            self._streams.dismiss_follower()
+            raise
         headers = answers.log_headers(followed.job, followed.position)
         if asked.as_events:
             headers |= {

@@ -41,25 +41,28 @@ class Streams:
         """how many of them follow a log"""
 
     def admit_follower(self) -> None:
-        """Pass if one more follower may come.
+        """Take the place of one more follower, which ``dismiss_follower`` gives back.
 
         Raises:
             Unavailable: there are as many as this service carries.
         """
         if self.followers >= self._max_followers:
             raise Unavailable(f"{self.followers} clients follow logs already; try again later.")
+        self.followers += 1
+
+    def dismiss_follower(self) -> None:
+        """A follower has gone, or did not come after all."""
+        self.followers -= 1
 
     def enter(self, stream: "Streamed") -> None:
         """Keep the stream until it leaves; it is ended when the server stops."""
         self._open.add(stream)
-        self.followers += stream.is_follower
         if self._watcher is None:
             self._watcher = asyncio.create_task(self._watch(), name="streams")
 
     def leave(self, stream: "Streamed") -> None:
         """The stream has ended."""
         self._open.discard(stream)
-        self.followers -= stream.is_follower
         if not self._open and self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
@@ -117,6 +120,8 @@ class Streamed(Response):
             else:
                 await self._stream(scope, receive, send)
         finally:
+            if self.is_follower:
+                self._streams.dismiss_follower()
             if self._close is not None:
                 self._close()
 
@@ -189,11 +194,15 @@ class FollowedEvents(Streamed):
         super()._connect(send, abort)
         self._clock = asyncio.get_running_loop().time
         self._last_sent = self._clock()
-        self._is_free = asyncio.Lock()  # a ping must not come between a frame and the end
+        self._is_free = asyncio.Lock()
+        self._is_complete = False
 
     async def _write(self, frame: bytes, *, more: bool = True) -> None:
         async with self._is_free:
+            if self._is_complete:  # a ping that waited for the last frame
+                return
             await super()._write(frame, more=more)
+            self._is_complete = not more
         self._last_sent = self._clock()
 
     async def _until_gone(self, receive: Receive) -> None:

@@ -10,7 +10,7 @@ starts a process runs in threads, on one job at a time.
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final, Self
 
@@ -185,7 +185,8 @@ class LocalExecutor:
             return job.observation
         found = await self._threads.run(shelves.find, self._data, name)
         if found is None:
-            msg = f"The folder of {name} is there without a spec; move it away."
+            marker = self._data.open_jobs / name
+            msg = f"Something of {name} is there without a spec; move its folder and {marker} away."
             raise ExecutorUnavailable(msg)
         return jobs.from_folder(found).observation
 
@@ -318,7 +319,7 @@ class LocalExecutor:
                 await self._withdraw(job)
             else:
                 await self.stop(job.spec.name)
-        except ExecutorUnavailable:
+        except BaseException:  # whatever it was: it can be asked for again
             job.is_removing = False
             raise
         self._long_tasks.start(self._remove(job))
@@ -330,6 +331,8 @@ class LocalExecutor:
         try:
             await self._threads.run(shelves.set_aside, self._data, job.spec.name)
         except OSError as error:
+            with suppress(OSError):
+                await self._threads.run(shelves.mark_open, self._data, job.folder)
             job.is_stopping = False
             self._line.join(job)
             self._fill()
@@ -348,8 +351,7 @@ class LocalExecutor:
             await asyncio.wait([accepting])
         if found is None or name in self._jobs:
             return self._jobs.get(name)
-        self._take_over(found)
-        self._fill()
+        self._take_over(found)  # the line does not move before it is out of it again
         return self._jobs[name]
 
     async def _remove(self, job: Job) -> None:

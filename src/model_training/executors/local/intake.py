@@ -118,7 +118,8 @@ class _Batch:
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
             for name in made:
-                self._refuse(name, error)
+                if name not in self.refused:
+                    self._refuse(name, error)
         else:
             if moved:
                 reached("launch.renamed")

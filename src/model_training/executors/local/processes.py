@@ -99,18 +99,25 @@ def identity(pid: int) -> Identity | None:
 
 
 def open_pidfd(who: Identity) -> int | None:
-    """A descriptor for exactly this process, or None if it is gone."""
+    """A descriptor for exactly this process, or None if it is gone.
+
+    Raises:
+        OSError: there is no descriptor to be had.
+    """
     if not who.is_of_this_boot:
         return None
     try:
         pidfd = os.pidfd_open(who.pid)
     except ProcessLookupError:
         return None
-    line = stat(who.pid)
-    if line is None or line.start_ticks != who.start_ticks:
-        os.close(pidfd)
-        return None
-    return pidfd
+    is_same = False
+    try:
+        line = stat(who.pid)
+        is_same = line is not None and line.start_ticks == who.start_ticks
+    finally:
+        if not is_same:
+            os.close(pidfd)
+    return pidfd if is_same else None
 
 
 def send(pidfd: int, number: int) -> None:

@@ -101,14 +101,23 @@ def mark_open(data: DataFolder, folder: JobFolder) -> None:
 
 
 def settle(data: DataFolder, settled: list[str]) -> None:
-    """The ends of these jobs are recorded; from now on their folders must last by themselves."""
+    """The ends of these jobs are recorded; from now on their folders must last by themselves.
+
+    One whose folder cannot be synced keeps its marker, and is looked at again at the next start.
+    """
     for name in settled:
-        folder = data.job(name)
-        with contextlib.suppress(FileNotFoundError):
-            records.sync_file(folder.spec)
-            for place in (folder.path, folder.path.parent, data.jobs):
-                records.sync_folder(place)
-        (data.open_jobs / name).unlink(missing_ok=True)
+        try:
+            _settle_one(data, data.job(name))
+        except OSError as error:
+            log.warning("%s is looked at again at the next start: %s", name, error)
+
+
+def _settle_one(data: DataFolder, folder: JobFolder) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        records.sync_file(folder.spec)
+        for place in (folder.path, folder.path.parent, data.jobs):
+            records.sync_folder(place)
+    (data.open_jobs / folder.name).unlink(missing_ok=True)
 
 
 def _readable(data: DataFolder, candidates: Iterator[str]) -> Iterator[Found]:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from signal import SIGTERM
-from typing import Final
+from typing import Final, TypeVar
 
 from model_training.executors.local import endings, processes, records, watching
 from model_training.executors.local.jobs import Job
@@ -16,6 +16,8 @@ from model_training.jobs import JobState, Observation, Reason, format_time
 
 RETRY_S: Final = 1.0  # between tries of what the system refuses now
 START_TRIES: Final = 5  # a supervisor that never begins is broken, not unlucky
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +50,7 @@ class Supervision:
 
     async def adopt(self, job: Job) -> records.Record | None:
         """See a job through that was started before; None if nothing was."""
-        async with aclosing(watching.follow(job)) as news:
-            async for _ in news:
-                if job.is_stopping:
-                    self.signal(job)
-                if job.run is not None:
-                    self._publish(job.see_run())
+        await self._insist(job, "cannot be looked at", lambda: self._listen(job))
         if job.supervisor:
             code = processes.reap(job.supervisor.pid)
             if code == processes.NOT_BEGUN:
@@ -62,6 +59,14 @@ class Supervision:
                 job.failed_starts += 1
             job.supervisor = None
         return await self._conclude(job)
+
+    async def _listen(self, job: Job) -> None:
+        async with aclosing(watching.follow(job)) as news:
+            async for _ in news:
+                if job.is_stopping:
+                    self.signal(job)
+                if job.run is not None:
+                    self._publish(job.see_run())
 
     def signal(self, job: Job) -> None:
         """Tell the supervisor to stop, if there is one that can be told."""
@@ -84,27 +89,43 @@ class Supervision:
             log.warning("%s cannot be started now: %s", job.spec.name, error)
             self._tell_refused(job, error.strerror or str(error))
             return
+        if pid is not None:
+            job.supervisor = await self._insist(job, "cannot be known", lambda: self._known(pid))
+
+    @staticmethod
+    async def _known(pid: int) -> processes.Identity | None:
         # Not reaped yet, so the number is still its own.
-        job.supervisor = processes.identity(pid) if pid is not None else None
+        return processes.identity(pid)
 
     def _tell_refused(self, job: Job, why: str) -> None:
         message = f"cannot be started now, is tried again: {why}"
         self._publish(job.see(JobState.PENDING, reason=Reason.STARTING, message=message))
 
     async def _conclude(self, job: Job) -> records.Record | None:
-        while True:
-            try:
-                return await self._threads.run(endings.conclude, job.folder, now())
-            except (OSError, ValueError) as error:
-                log.warning("the end of %s cannot be told yet: %s", job.spec.name, error)
-                await asyncio.sleep(RETRY_S)
+        return await self._insist(
+            job,
+            "cannot be told how it ended",
+            lambda: self._threads.run(endings.conclude, job.folder, now()),
+        )
 
     async def _fail(self, job: Job) -> records.Record:
+        return await self._insist(
+            job,
+            "cannot be written off",
+            lambda: self._threads.run(endings.fail_unstarted, job.folder, now()),
+        )
+
+    @staticmethod
+    async def _insist(job: Job, trouble: str, work: Callable[[], Awaitable[Result]]) -> Result:
+        """Do it as often as it takes: a job that nobody sees through would keep its slot for ever.
+
+        The system refuses for want of space or of descriptors, which others may free.
+        """
         while True:
             try:
-                return await self._threads.run(endings.fail_unstarted, job.folder, now())
-            except OSError as error:
-                log.warning("the end of %s cannot be written yet: %s", job.spec.name, error)
+                return await work()
+            except (OSError, ValueError) as error:
+                log.warning("%s %s now: %s; trying again", job.spec.name, trouble, error)
                 await asyncio.sleep(RETRY_S)
 
 

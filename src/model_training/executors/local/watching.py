@@ -1,8 +1,8 @@
 """From a job's folder to a running supervisor, and from there to its end.
 
 Liveness is the lock of the job, which its supervisor holds for life. A pidfd, where there is one,
-says at once when that life ends; without one (an old kernel, another pid namespace) the lock is
-tried twice a second.
+says at once when that life ends; without one (in another pid namespace) the lock is tried twice a
+second.
 """
 
 import asyncio

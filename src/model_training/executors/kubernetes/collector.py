@@ -79,13 +79,6 @@ class Collector:
         if known.is_read:
             self._update(job, known)
 
-    def vanished(self, job: str, pods: Sequence[PodRow]) -> None:
-        """These pods are gone; what was not copied of their output is a gap."""
-        known = self._jobs.get(job)
-        gone = {pod.uid for pod in pods}
-        left = [pod for pod in known.pods.values() if pod.uid not in gone] if known else []
-        self.look(job, left)
-
     def is_complete(self, job: str) -> bool:
         """Whether all that the pods of the job printed is in its log, or a gap says what is not.
 

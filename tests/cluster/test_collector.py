@@ -226,13 +226,13 @@ print("ready", flush=True)
 while True:
     time.sleep(1)
 """
-    pods = [await lab.run(f"stopped-{n}", *python(program), grace_s=20) for n in range(4)]
+    pods = [await lab.run(f"stopped-{n}", *python(program), grace_s=20) for n in range(12)]
     for number, pod in enumerate(pods):
         await until(lambda number=number: lab.text(f"stopped-{number}") == b"ready\n", 30)
         await lab.delete(pod.name, 20)
     whole = b"ready\n" + b"".join(b"stopping %d\n" % n for n in range(200))
-    for number in range(4):
-        assert await lab.complete(f"stopped-{number}", 40) == whole
+    for number in range(12):
+        assert await lab.complete(f"stopped-{number}", 60) == whole
         assert lab.log(f"stopped-{number}").gaps() == ()
 
 
@@ -325,7 +325,7 @@ async def test_a_rotation_while_nobody_reads_is_a_gap_and_one_while_somebody_doe
             return int(begin or 0)
 
         await until(lambda: lab.log("rotated").end, 20)
-        await until(lambda: first_on_node(), 20, "the node has rotated its log")
+        await until(first_on_node, 20, "the node has rotated its log")
     before = lab.text("rotated").count(b"\n")
 
     async def is_behind() -> bool:

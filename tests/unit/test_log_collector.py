@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from model_training.errors import ExecutorUnavailable
-from model_training.executors.kubernetes import attempts, collector
+from model_training.executors.kubernetes import attempts, collector, log_copies
 from model_training.executors.kubernetes.api import ApiError
 from model_training.executors.kubernetes.collector import Collector
-from model_training.executors.kubernetes.log_sources import SourceFile
+from model_training.executors.kubernetes.log_sources import Source, SourceFile
 from model_training.executors.kubernetes.objects import PodRow, decode_pod
 from model_training.folders import DataFolder
 from model_training.logs.layout import Gap
+from model_training.logs.segments import SegmentWriter
 from model_training.logs.view import LogView
 from tests.unit.fake_kubelet import NOT_FOUND, START, Entry, FakeKubelet
 from tests.waiting import until
@@ -199,7 +200,7 @@ async def test_a_pod_that_goes_after_the_end_of_its_log_leaves_no_gap(lab: Lab):
 
 
 async def test_a_pod_that_goes_after_its_stream_was_cut_leaves_a_gap(lab: Lab):
-    lab.kubelet.cut_after = [None] * 0 + [33]
+    lab.kubelet.cut_after = [33]
     async with lab.collector:
         await lab.follow(b"a\n")
         lab.kubelet.error = ExecutorUnavailable("away")
@@ -321,16 +322,29 @@ async def test_a_disk_that_cannot_be_read_is_tried_again(
 
 
 async def test_a_disk_that_cannot_be_written_is_tried_again(
-    lab: Lab, caplog: pytest.LogCaptureFixture
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    folder = lab.data.job("j").path
-    folder.mkdir(parents=True)
-    (folder / "log").touch()  # no folder can be made there
+    fails = [True, True, True]
+
+    class Failing(SegmentWriter):
+        def __init__(self, folder: Path, *, limit: int) -> None:
+            if fails:
+                fails.pop()
+                raise OSError(28, "No space left on device")
+            super().__init__(folder, limit=limit)
+
+    class FailingFile(SourceFile):
+        def write(self, source: Source) -> None:
+            if fails:
+                raise OSError(28, "No space left on device")
+            super().write(source)
+
+    monkeypatch.setattr(log_copies, "SegmentWriter", Failing)
+    monkeypatch.setattr(collector, "SourceFile", FailingFile)
     lab.kubelet.files[0] = printed(b"a\n")
     async with lab.collector:
         lab.look(ended(), ended("v"))
-        await until(lambda: caplog.text.count("attempt 2 cannot be written now") > 2)
-        assert not lab.collector.is_complete("j")
-        (folder / "log").unlink()
         await lab.complete()
-    assert lab.text(1) == lab.text(2) == b"a\n"
+    assert "attempt 1 cannot be written now" in caplog.text
+    assert "attempt 2 cannot be written now" in caplog.text
+    assert (lab.text(1), lab.text(2), lab.reasons(1)) == (b"a\n", b"a\n", "")

@@ -118,7 +118,8 @@ class Attempt:
             await self._conclude(step)
         elif self._pod is None or step is None:
             if self._pod is not None and self._pod.has_ended:
-                await self._complete(_REFUSED if self._is_begun and not self._copier.is_whole else None)
+                is_lost = self._is_begun and not self._copier.is_whole
+                await self._complete(_REFUSED if is_lost else None)
         elif isinstance(step, Miss):
             await self._copier.finish(step.container, step.instance, _RESTARTED)
         else:

@@ -171,6 +171,21 @@ async def test_a_replaced_pod_is_another_attempt_over_a_restart_of_ours(lab: Lab
     assert (lab.text(2), lab.done) == (b"second\nend\n", ["j", "j", "j"])
 
 
+async def test_a_pod_that_printed_nothing_keeps_its_number_over_a_restart_of_ours(lab: Lab):
+    async with lab.collector:
+        await lab.follow(b"first\n")
+        lab.look(ended())
+        await lab.complete()
+        lab.look(ended(), pod("v", {"waiting": {}}))
+        await until(lab.data.job("j").log_source(2).exists)
+    lab.make()
+    async with lab.collector:
+        lab.look(ended(), ended("w"))
+        await lab.complete()
+        assert [lab.collector.attempt_of("j", uid) for uid in ("u", "v", "w")] == [1, 2, 3]
+    assert (lab.text(2), lab.text(3)) == (b"<gap>", b"first\n")
+
+
 async def test_pods_of_the_same_moment_are_numbered_in_order(lab: Lab):
     async with lab.collector:
         lab.look(ended("w"), ended("v"))

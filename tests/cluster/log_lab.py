@@ -130,6 +130,7 @@ async def create_pod(
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": grace_s,
+            "volumes": [{"name": "shared", "emptyDir": {}}],
             "initContainers": inits,
             "containers": [*others, container("training", list(command))],
         },
@@ -142,6 +143,7 @@ def container(name: str, command: list[str]) -> dict[str, Any]:
         "name": name,
         "image": IMAGE,
         "command": command,
+        "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "runAsNonRoot": True,

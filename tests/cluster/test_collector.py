@@ -6,12 +6,14 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from model_training.executors.kubernetes.api import KubernetesApi
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.logs.timestamps import LineTimes
 from testbed.cluster import Cluster
 from tests.cluster.log_lab import LogLab, LogProcess, namespace
+from tests.cluster.tcp_proxy import TcpProxy
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(180)]
@@ -127,7 +129,9 @@ async def test_stdout_and_stderr_come_together_in_their_order(lab: LogLab):
 
 
 async def test_lines_are_there_while_the_container_runs_with_the_times_of_the_node(lab: LogLab):
-    await lab.run("slow", "sh", "-c", "date +%s.%N; sleep 5; date +%s.%N")
+    await lab.run(
+        "slow", *python("import time\nprint(time.time())\ntime.sleep(5)\nprint(time.time())")
+    )
     await until(lambda: lab.text("slow"), 20)
     assert not lab.collector.is_complete("slow")
     text = await lab.complete("slow")
@@ -222,13 +226,13 @@ print("ready", flush=True)
 while True:
     time.sleep(1)
 """
-    pods = [await lab.run(f"stopped-{n}", *python(program), grace_s=20) for n in range(4)]
+    pods = [await lab.run(f"stopped-{n}", *python(program), grace_s=20) for n in range(12)]
     for number, pod in enumerate(pods):
         await until(lambda number=number: lab.text(f"stopped-{number}") == b"ready\n", 30)
         await lab.delete(pod.name, 20)
     whole = b"ready\n" + b"".join(b"stopping %d\n" % n for n in range(200))
-    for number in range(4):
-        assert await lab.complete(f"stopped-{number}", 40) == whole
+    for number in range(12):
+        assert await lab.complete(f"stopped-{number}", 60) == whole
         assert lab.log(f"stopped-{number}").gaps() == ()
 
 
@@ -270,6 +274,77 @@ async def test_a_collector_that_is_killed_at_any_moment_loses_and_doubles_nothin
         whole = b"".join(b"%d" % n * 20000 + b"\n" for n in range(300))
         assert await lab.complete("long-lines", 60) == whole
         assert lab.log("counted").gaps() == lab.log("long-lines").gaps() == ()
+
+
+async def test_a_network_that_is_cut_again_and_again_loses_and_doubles_nothing(
+    place: str, kubeconfig: Path, tmp_path: Path
+):
+    config = load_cluster(kubeconfig)
+    async with (
+        TcpProxy(config.server) as proxy,
+        KubernetesApi(replace(config, server=proxy.url)) as api,
+        LogLab(api, place, tmp_path) as lab,
+    ):
+        await lab.run("counted", *counting(20_000, 1500))
+        await until(lambda: lab.text("counted"), 20)
+        for moment in (0.5, 1.3, 0.2, 0.9):
+            await asyncio.sleep(moment)
+            proxy.reset()
+            await asyncio.sleep(moment)
+            await proxy.cut()
+            await asyncio.sleep(moment)
+            await proxy.restore()
+        proxy.hold()
+        await asyncio.sleep(2)
+        proxy.release()
+        assert await lab.complete("counted", 60) == counted(20_000)
+        assert lab.log("counted").gaps() == ()
+
+
+PADDED = """
+import sys, time
+begun = time.time()
+for number in range({lines}):
+    sys.stdout.write(f"{{number:09d}}" + "x" * 1013 + "\\n")
+    if number % 300 == 299:
+        sys.stdout.flush()
+        time.sleep(max(0, begun + number / {per_second} - time.time()))
+"""
+
+
+async def test_a_rotation_while_nobody_reads_is_a_gap_and_one_while_somebody_does_is_none(
+    api: KubernetesApi, place: str, tmp_path: Path
+):
+    lines = 60_000  # of 1 KiB; the node keeps 10 MiB in a file
+    async with LogLab(api, place, tmp_path) as lab:
+        program = PADDED.format(lines=lines, per_second=3000)
+        pod = await lab.run("rotated", "python3", "-c", program)
+
+        async def first_on_node() -> int:
+            begin = await api.get(f"{lab.pods}/{pod.name}/log", {"limitBytes": "9"})
+            return int(begin or 0)
+
+        await until(lambda: lab.log("rotated").end, 20)
+        await until(first_on_node, 20, "the node has rotated its log")
+    before = lab.text("rotated").count(b"\n")
+
+    async def is_behind() -> bool:
+        return await first_on_node() > before + 1
+
+    await until(is_behind, 30, "the node has rotated what was not read")
+    async with LogLab(api, place, tmp_path) as lab:
+        text = await lab.complete("rotated", 60)
+    (gap,) = lab.log("rotated").gaps()
+    assert "rotated" in gap.reason
+    assert numbers(text[: gap.start]) == list(range(numbers(text[: gap.start])[-1] + 1))
+    after = numbers(text[gap.start :])
+    assert after == list(range(after[0], lines))
+    assert after[0] > before
+
+
+def numbers(text: bytes) -> list[int]:
+    assert len(text) % 1023 == 0
+    return [int(line[:9]) for line in text.splitlines()]
 
 
 async def test_the_log_outlives_the_pod(lab: LogLab):

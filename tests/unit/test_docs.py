@@ -203,6 +203,7 @@ def test_the_names_in_the_data_folder_are_those_of_the_page():
         *(getattr(data, name) for name in properties(DataFolder)),
         *(getattr(job, name) for name in properties(JobFolder)),
         layout.gaps_path(log),
+        job.log_source(1),
         layout.generation_path(log),
         *(log / f"OFFSET{path(log, 0).suffix}" for path in (layout.log_path, layout.index_path)),
     }

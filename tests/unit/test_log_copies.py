@@ -21,13 +21,17 @@ from model_training.executors.kubernetes.log_sources import Source, SourceFile
 from model_training.executors.kubernetes.objects import decode_pod
 from model_training.logs.layout import Gap
 from model_training.logs.segments import LogView, SegmentWriter
-from tests.unit.fake_kubelet import START, Entry, FakeKubelet
+from tests.unit.fake_kubelet import NOT_FOUND, START, Entry, FakeKubelet
 
 pytestmark = pytest.mark.anyio
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 RUNS = Read("training", 0, is_previous=False, has_ended=False)
 ENDED = RUNS._replace(has_ended=True)
+
+UNABLE = b"unable to retrieve container logs for containerd://0123"
+NO_INOTIFY = b"failed to create fsnotify watcher: too many open files"
+REMOVED = b"rpc error: code = NotFound desc = an error occurred when try to find container"
 
 
 @pytest.fixture
@@ -306,7 +310,7 @@ async def test_a_source_that_became_shorter_leaves_nothing_of_the_longer_one(tmp
 @pytest.mark.parametrize(
     ("error", "step", "end"),
     [
-        (ApiError(400, "BadRequest", "waiting to start"), RUNS, End.CUT),
+        (ApiError(400, "BadRequest", "waiting to start"), RUNS, End.REFUSED),
         (ApiError(404, "NotFound", "pods p not found"), ENDED, End.REFUSED),
         (ExecutorUnavailable("away"), ENDED, End.CUT),
         (ApiError(403, "Forbidden", "no right"), ENDED, End.CUT),
@@ -321,15 +325,15 @@ async def test_errors_print_nothing(tmp_path: Path, error, step, end):
 
 
 @pytest.mark.parametrize("printed", [0, 2])
-@pytest.mark.parametrize(("step", "end"), [(RUNS, End.CUT), (ENDED, End.REFUSED)])
-async def test_what_the_kubelet_says_with_a_200_is_no_text(tmp_path: Path, printed, step, end):
+@pytest.mark.parametrize("step", [RUNS, ENDED])
+async def test_what_the_kubelet_says_with_a_200_is_no_text(tmp_path: Path, printed, step):
     kubelet = FakeKubelet()
     server = Server(kubelet, tmp_path)
     kubelet.files[0] = [Entry(START + n, b"%d\n" % n) for n in range(printed)]
     await server.read()
     kubelet.files.append([])
-    kubelet.says = b"unable to retrieve container logs for containerd://0123"
-    assert await server.read(step) is end
+    kubelet.says = UNABLE
+    assert await server.read(step) is End.REFUSED
     assert server.text() == b"0\n1\n"[: 2 * printed]
 
 
@@ -377,3 +381,90 @@ async def test_a_silent_stream_is_left_soon_after_its_container_has_ended(
     server.copier.hurry()
     assert await asyncio.wait_for(reading, 5) is End.CUT
     assert server.text() == b"a\n"
+
+
+async def whole_copy(kubelet: FakeKubelet, folder: Path) -> Server:
+    """Of a followed log that came to its own end."""
+    server = Server(kubelet, folder)
+    kubelet.files[0] = [Entry(START, b"a\n"), Entry(START + 10**9, b"b")]
+    assert await server.read() is End.WHOLE
+    assert server.copier.is_whole
+    return server
+
+
+@pytest.mark.parametrize("step", [RUNS, ENDED])
+@pytest.mark.parametrize(
+    "error", [NOT_FOUND, ApiError(400, "BadRequest", 'container "training" is terminated')]
+)
+async def test_a_log_that_is_gone_casts_no_doubt_on_the_end_that_was_seen(
+    tmp_path: Path, step, error
+):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    kubelet.error = error
+    assert await server.read(step) is End.REFUSED
+    assert server.copier.is_whole
+    kubelet.error, kubelet.files, kubelet.says = None, [[]], UNABLE
+    assert await server.read(step) is End.REFUSED
+    assert server.copier.is_whole
+
+
+@pytest.mark.parametrize("step", [RUNS, ENDED])
+async def test_a_log_that_was_rotated_at_its_end_is_whole(tmp_path: Path, step):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    kubelet.files.append([])
+    assert await server.read(step) is End.WHOLE
+    assert server.copier.is_whole
+
+
+async def test_a_container_removed_while_it_is_followed_was_read_to_its_end(tmp_path: Path):
+    server = Server(kubelet := FakeKubelet(), tmp_path)
+    kubelet.files[0], kubelet.says = [Entry(START, b"a\n")], REMOVED
+    assert await server.read() is End.WHOLE
+    assert (server.text(), server.copier.is_whole) == (b"a\n", True)
+    assert await server.read() is End.WHOLE
+
+
+async def test_what_may_have_been_printed_is_no_word_of_the_kubelet(tmp_path: Path):
+    server = Server(kubelet := FakeKubelet(5000), tmp_path)
+    kubelet.files[0] = [Entry(START, b"it says: " + REMOVED)]
+    assert await server.read() is End.CUT
+    assert not server.copier.is_whole
+    assert await server.read(ENDED) is End.WHOLE
+    assert server.text() == b"it says: " + REMOVED
+
+
+@pytest.mark.parametrize("step", [RUNS, ENDED])
+async def test_a_lost_connection_casts_doubt_on_the_end_that_was_seen(tmp_path: Path, step):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    kubelet.error = ExecutorUnavailable("the kubelet cannot be reached")
+    assert await server.read(step) is End.CUT
+    assert not server.copier.is_whole
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path / "other")
+    kubelet.cut_after = [10]
+    assert await server.read(step) is End.CUT
+    assert not server.copier.is_whole
+
+
+async def test_a_stream_that_breaks_off_with_a_message_casts_doubt(tmp_path: Path):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    kubelet.files[0], kubelet.says = [Entry(START + 10**9, b"b\n")], NO_INOTIFY
+    assert await server.read() is End.CUT
+    assert not server.copier.is_whole
+
+
+async def test_another_instance_begins_without_the_trust_in_the_one_before(tmp_path: Path):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    await server.copier.finish("training", 0)
+    kubelet.error = NOT_FOUND
+    assert await server.read(RUNS._replace(instance=1)) is End.REFUSED
+    assert not server.copier.is_whole
+
+
+async def test_whether_a_stream_brought_news_is_known(tmp_path: Path):
+    server = await whole_copy(kubelet := FakeKubelet(), tmp_path)
+    assert server.copier.brought_news
+    await server.read(ENDED)
+    assert not server.copier.brought_news
+    kubelet.files[0].append(Entry(START + 2 * 10**9, b"c\n"))
+    await server.read(ENDED)
+    assert server.copier.brought_news

@@ -467,3 +467,50 @@ def test_what_is_no_position_is_refused(text: str):
 
 def test_positions_read_as_the_contract_writes_them():
     assert (str(Position(1, 1234)), str(Position(1, 1234, 2))) == ("1.1234", "1.1234.2")
+
+
+# Losses of unknown size
+
+
+def test_a_loss_of_unknown_size_is_a_gap_of_one_offset_before_the_next_bytes(tmp_path: Path):
+    writer = SegmentWriter(tmp_path)
+    writer.write(b"a\n", START)
+    writer.note_loss("the node forgot")
+    assert writer.position == 3
+    assert LogView(tmp_path).end == 2
+    writer.write(b"b\n", START)
+    log = LogView(tmp_path)
+    assert log.gaps() == (Gap(2, 3, "the node forgot"),)
+    assert list(log.blocks(0, log.end)) == [
+        Piece(0, b"a\n"),
+        Gap(2, 3, "the node forgot"),
+        Piece(3, b"b\n"),
+    ]
+    writer.close()
+    assert LogView(tmp_path).gaps() == (Gap(2, 3, "the node forgot"),)
+
+
+@pytest.mark.parametrize("text", [b"", b"a\n"])
+def test_a_loss_at_the_end_shows_once_the_log_is_closed(tmp_path: Path, text: bytes):
+    writer = SegmentWriter(tmp_path)
+    writer.write(text, START)
+    writer.note_loss("the pod was gone")
+    writer.close()
+    log = LogView(tmp_path)
+    assert log.end == len(text) + 1
+    assert log.gaps() == (Gap(len(text), len(text) + 1, "the pod was gone"),)
+    again = SegmentWriter(tmp_path)
+    assert again.position == log.end
+    again.write(b"more\n", START)
+    again.close()
+    assert log.gaps() == (Gap(len(text), len(text) + 1, "the pod was gone"),)
+    assert log.read(len(text) + 1, 9) == Piece(len(text) + 1, b"more\n")
+
+
+def test_losses_in_a_row_are_one_gap_with_each_reason_once(tmp_path: Path):
+    writer = SegmentWriter(tmp_path)
+    for reason in ("rotated", "restarted", "rotated"):
+        writer.note_loss(reason)
+    writer.write(b"a\n", START)
+    writer.close()
+    assert LogView(tmp_path).gaps() == (Gap(0, 3, "rotated, restarted"),)

@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 BACKOFF_S: Final = 0.2  # before the second try
 BACKOFF_LIMIT_S: Final = 3.0
 SETTLE_S: Final = 2.0  # from the end of a stream to the pod's status: the kubelet looks each second
+# (the longer, the later it shows that the stream ended because the kubelet did)
 REFUSED_S: Final = 10.0  # how long a log of an ended container that is refused is asked for
 
 _GONE: Final = "the pod was gone before its log was copied; how many bytes are missing is not known"
@@ -117,7 +118,8 @@ class Attempt:
             await self._conclude(step)
         elif self._pod is None or step is None:
             if self._pod is not None and self._pod.has_ended:
-                await self._complete(None)
+                is_lost = self._is_begun and not self._copier.is_whole
+                await self._complete(_REFUSED if is_lost else None)
         elif isinstance(step, Miss):
             await self._copier.finish(step.container, step.instance, _RESTARTED)
         else:
@@ -137,13 +139,20 @@ class Attempt:
         if end is not End.REFUSED:
             self._refused_since = None
         if end is End.WHOLE:
-            await (self._finish(step) if step.has_ended else self._pause(SETTLE_S))
-        elif end is End.REFUSED and self._refused_long_enough(step):
+            await self._take_whole(step)
+        elif end is End.REFUSED and step.has_ended and self._refused_long_enough(step):
             is_lost = not step.never_ran and not self._copier.is_whole
             await self._finish(step, _REFUSED if is_lost else None)
         else:
             await self._pause(self._backoff_s)
             self._backoff_s = min(BACKOFF_LIMIT_S, self._backoff_s * 2)
+
+    async def _take_whole(self, step: Read) -> None:
+        if not step.has_ended:
+            await self._pause(SETTLE_S)
+        elif not self._copier.brought_news:
+            await self._finish(step)
+        # Else once more: a connection that the API server lost to the kubelet ends like a log.
 
     def _refused_long_enough(self, step: Read) -> bool:
         now = time.monotonic()
@@ -154,12 +163,18 @@ class Attempt:
     async def _conclude(self, step: Read | Miss | None) -> None:
         """The pod is gone, and with it all that is not in the log."""
         source = self._copier.source
-        is_begun = bool(source.container) and not source.copied
-        if is_begun and self._copier.is_whole:
+        never_ran = isinstance(step, Read) and step.never_ran
+        if self._is_begun and (self._copier.is_whole or never_ran):
             await self._copier.finish(source.container, source.instance)
         else:
-            is_lost = self._pod is None or is_begun or step is not None
-            await self._complete(_GONE if is_lost else None)
+            is_lost = self._is_begun or (step is not None and not never_ran)
+            await self._complete(_GONE if self._pod is None or is_lost else None)
+
+    @property
+    def _is_begun(self) -> bool:
+        """Whether an instance is being copied."""
+        source = self._copier.source
+        return bool(source.container) and not source.copied
 
     async def _finish(self, step: Read, loss: str | None = None) -> None:
         await self._copier.finish(step.container, step.instance, loss)

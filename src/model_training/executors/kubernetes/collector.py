@@ -75,16 +75,10 @@ class Collector:
         if known is None:
             known = self._jobs[job] = self._unread[job] = _Job()
             self._arrived.set()
-        known.pods = {pod.uid: pod for pod in sorted(pods, key=lambda pod: pod.order)}
+        known.pods = {pod.uid: pod for pod in pods}
+        known.seen |= known.pods
         if known.is_read:
             self._update(job, known)
-
-    def vanished(self, job: str, pods: Sequence[PodRow]) -> None:
-        """These pods are gone; what was not copied of their output is a gap."""
-        known = self._jobs.get(job)
-        gone = {pod.uid for pod in pods}
-        left = [pod for pod in known.pods.values() if pod.uid not in gone] if known else []
-        self.look(job, left)
 
     def is_complete(self, job: str) -> bool:
         """Whether all that the pods of the job printed is in its log, or a gap says what is not.
@@ -149,7 +143,9 @@ class Collector:
                 job.attempts[source.pod] = self._attempt(name, number, source, is_saved=True)
 
     def _update(self, name: str, job: "_Job") -> None:
-        for uid, pod in job.pods.items():
+        seen, job.seen = job.seen, {}
+        for pod in sorted(seen.values(), key=lambda pod: pod.order):
+            uid = pod.uid
             if uid not in job.numbers:
                 job.latest += 1
                 job.numbers[uid] = job.latest
@@ -189,7 +185,9 @@ class _Job:
     """A job, as far as its log matters."""
 
     pods: dict[str, PodRow] = field(default_factory=dict[str, PodRow])
-    """that exist, by uid, in order"""
+    """that exist, by uid"""
+    seen: dict[str, PodRow] = field(default_factory=dict[str, PodRow])
+    """since the last update, by uid; some may be gone before the disk was read"""
     numbers: dict[str, int] = field(default_factory=dict[str, int])
     """of attempts, by the uid of the pod"""
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])

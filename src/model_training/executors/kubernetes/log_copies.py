@@ -18,13 +18,15 @@ from model_training.executors.kubernetes.stamped_text import (
     Batch,
     Seeker,
     StampedText,
+    says_no_log,
+    says_removed,
     time_of,
 )
 from model_training.logs.segments import SegmentWriter
 
 MARGIN_S: Final = 10  # that a node's clock may be set back while its log is not read
 QUIET_S: Final = 300.0  # without a byte; then the log is asked for once more
-DRAIN_S: Final = 5.0  # the same, once the container has ended
+DRAIN_S: Final = 10.0  # the same, once the container has ended
 FINITE_S: Final = 30.0  # the same, for a log that is not followed
 PACE_S: Final = 0.03  # between two chunks, so that small writes come together
 FINITE_AT_ONCE: Final = 32  # logs of ended containers that are read at the same time
@@ -42,7 +44,7 @@ class End(Enum):
     CUT = auto()
     """there may be more"""
     REFUSED = auto()
-    """there is no such log"""
+    """there is no such log (now)"""
     MOVED = auto()
     """the line from which to go on is not there"""
     STALE = auto()
@@ -103,7 +105,10 @@ class Copier:
     ) -> None:
         self.source = source
         self.is_whole = False
-        """the last stream of the instance came to its own end, and no doubt arose since"""
+        """the last stream of the instance came to its own end, and no doubt arose since: none was
+        cut, and none broke off with a message. That the log is no longer there is no doubt."""
+        self.brought_news = False
+        """the last stream had bytes that were not in the log"""
         self._api = api
         self._folder = folder
         self._file = file
@@ -120,16 +125,19 @@ class Copier:
         """
         self._hurries = False
         writer = await self._turn_to(step.container, step.instance)
+        begin = writer.position
         try:
             end = await self._read(writer, pod, step)
         except ApiError as no:
-            self.is_whole &= step.has_ended
-            if no.status in {401, 403}:  # a right that may be given yet
+            if no.status == 403:  # a right that may be given yet
+                self.is_whole = False
                 raise ExecutorUnavailable(no.message) from no
-            return End.REFUSED if step.has_ended else End.CUT
+            end = End.REFUSED
         except ExecutorUnavailable:
             self.is_whole = False
             raise
+        finally:
+            self.brought_news = writer.position > begin
         if end in {End.WHOLE, End.CUT}:
             self.is_whole = end is End.WHOLE
         return end
@@ -275,7 +283,7 @@ class _Reading:
             self._seeker, chunk = None, rest
         batch = self._text.feed(chunk)
         self._store(self._text.first, batch)
-        return _end_for(self._text.message, follow=follow)
+        return self._end_for_message(follow=follow)
 
     def end(self, *, follow: bool, was_whole: bool) -> End:
         """How reading ended, now that the stream has."""
@@ -283,19 +291,27 @@ class _Reading:
         if seeker is None:
             batch = self._text.finish(followed=follow)
             self._store(self._text.first, batch)
-            return _end_for(self._text.message, follow=follow) or End.WHOLE
-        if follow:
-            return End.CUT
+            return self._end_for_message(follow=follow) or End.WHOLE
         if seeker.message:
-            return End.REFUSED
+            return _end_for(seeker.message, follow=follow)
         # Nothing at all: a file that was begun when the container printed no more.
-        return End.WHOLE if was_whole and not seeker.lines else End.MOVED
+        if was_whole and not seeker.lines:
+            return End.WHOLE
+        return End.CUT if follow else End.MOVED
+
+    def _end_for_message(self, *, follow: bool) -> End | None:
+        if not self._text.message:
+            return None
+        if self._text.message_may_be_text:
+            return End.CUT
+        return _end_for(self._text.message, follow=follow)
 
 
-def _end_for(message: str, *, follow: bool) -> End | None:
-    if not message:
-        return None
-    return End.CUT if follow else End.REFUSED
+def _end_for(message: str, *, follow: bool) -> End:
+    if not follow or says_no_log(message):
+        return End.REFUSED
+    # The container was removed, after it had ended; the kubelet notices at the end of the log.
+    return End.WHOLE if says_removed(message) else End.CUT
 
 
 def _path(pod: PodRow) -> str:

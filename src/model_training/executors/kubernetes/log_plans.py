@@ -8,7 +8,7 @@ instances, one after the other; the node keeps the latest and the one before it.
 from typing import NamedTuple
 
 from model_training.executors.kubernetes.log_sources import Source
-from model_training.executors.kubernetes.objects import Container, PodRow
+from model_training.executors.kubernetes.objects import Container, PodRow, Terminated
 
 
 class Read(NamedTuple):
@@ -59,18 +59,29 @@ def _of_instance(container: Container, instance: int, pod: PodRow) -> Read | Mis
     if latest < instance or (is_waiting and ended is None):
         return None
     if latest == instance:
-        never_ran = ended is not None and (ended.startedAt or _NEVER).startswith(_NEVER)
         has_ended = ended is not None or pod.has_ended
         return Read(
             container.name,
             instance,
             is_previous=False,
             has_ended=has_ended,
-            never_ran=never_ran,
+            never_ran=ended is not None and _never_ran(container, ended),
         )
     if latest == instance + 1 and before is not None:
         return Read(container.name, instance, is_previous=True, has_ended=True)
     return Miss(container.name, latest - (2 if before is not None else 1))
 
 
+def _never_ran(container: Container, ended: Terminated) -> bool:
+    if ended.startedAt is not None:
+        return ended.startedAt.startswith(_NEVER)
+    # Made up by a kubelet that cannot find the container; there may have been one.
+    return (
+        ended.reason == _NOT_FOUND
+        and not container.containerID
+        and container.lastState.terminated is None
+    )
+
+
 _NEVER = "1970-01-01"
+_NOT_FOUND = "ContainerStatusUnknown"

@@ -101,6 +101,8 @@ class Container(Struct, frozen=True, gc=False):
     lastState: ContainerState = ContainerState()  # noqa: N815 - the API's own name
     restartCount: int = 0  # noqa: N815 - the API's own name
     image: str = ""
+    containerID: str = ""  # noqa: N815 - the API's own name
+    """of the latest instance that was created; empty if none ever was"""
 
     @property
     def has_started(self) -> bool:

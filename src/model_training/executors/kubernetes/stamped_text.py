@@ -25,14 +25,20 @@ _UTC: Final = 31  # bytes of a time in UTC and its space
 _ZONED: Final = 36
 _GROUP: Final = 22  # bytes of a time up to its hundredths of a second
 
-# From the kubelet's sources: what GetKubeletContainerLogs and ReadLogs may return.
+# From the kubelet's sources: what GetKubeletContainerLogs and ReadLogs may return; first what they
+# say before the log is opened, because there is none.
+_NO_LOG: Final = (
+    r"unable to retrieve container logs for |container status is nil"
+    r"|pod \"[^\"\n]*\" cannot be found - no logs available"
+    r"|(?:previous terminated )?container \"[^\"\n]*\" in pod \""
+    r"|failed to (?:try resolving symlinks in path|open log file) [^\n]*: no such file or directory"
+)
+_says_no_log: Final = re.compile(_NO_LOG).match
 _MESSAGE: Final = re.compile(
-    rb"(?:rpc error: code = |unable to retrieve container logs for |context cancelled\Z"
-    rb"|container status is nil|pod \"[^\"\n]*\" cannot be found - no logs available"
-    rb"|(?:previous terminated )?container \"[^\"\n]*\" in pod \"|unable to parse pod full name "
+    rb"(?:%b|rpc error: code = |context cancelled\Z|unable to parse pod full name "
     rb"|failed to (?:try resolving symlinks in path|open log file|read log file|tail \d+ lines"
     rb"|reset seek in log file|create fsnotify watcher|watch directory|get parse function))"
-    rb"[^\n]*\Z"
+    rb"[^\n]*\Z" % _NO_LOG.encode()
 )
 
 
@@ -63,7 +69,8 @@ class StampedText:
     """Takes the times out of a stream; each chunk may end anywhere.
 
     ``first`` is the first line of all, once it has come. ``message`` is what the kubelet said
-    instead of text, once it said something: nothing that comes after it was printed.
+    instead of text, once it said something: nothing that comes after it was printed. Where it
+    stood behind an unfinished line, ``message_may_be_text``: that line may have ended so.
     """
 
     def __init__(self, offset: int, stored: int) -> None:
@@ -75,6 +82,7 @@ class StampedText:
         """
         self.first: Anchor | None = None
         self.message = ""
+        self.message_may_be_text = False
         self._offset = offset
         self._stored = stored
         self._held = b""
@@ -114,6 +122,7 @@ class StampedText:
         held, self._held = self._held, b""
         if followed and (match := _MESSAGE.search(held)):
             self.message = _said(match[0])
+            self.message_may_be_text = match.start() > 0 or self._in_line
             held = held[: match.start()]
         if held and not self.message and not self._in_line and not _STAMP.match(held):
             self.message = _said(held)
@@ -248,6 +257,16 @@ class Seeker:
                 self.lines = True
                 self.passed = time_of(match[0][:-1].decode("ascii")) > self._time_ns
                 return
+
+
+def says_no_log(message: str) -> bool:
+    """Whether this message of the kubelet means that it has no such log, or no longer."""
+    return _says_no_log(message) is not None
+
+
+def says_removed(message: str) -> bool:
+    """Whether this message, at the end of a followed log, means that the container was removed."""
+    return message.startswith("rpc error: code = NotFound ")
 
 
 def time_of(stamp: str) -> int:

@@ -459,7 +459,7 @@ class KubernetesExecutor:
         while job is not None and job.row is not None and not job.has_ended:
             try:
                 await delete_job(self._api, job.row)
-            except ExecutorUnavailable as error:
+            except (ExecutorUnavailable, JobRejected) as error:
                 logger.warning("%s is not stopped yet: %s; trying again", name, error.message)
                 await asyncio.sleep(RETRY_S)
             else:

@@ -45,7 +45,7 @@ RIGHTS: Final = (
     Right("list", "jobs", _BATCH, "see which training jobs there are", widens=True),
     Right("watch", "jobs", _BATCH, "see how training jobs change", widens=True),
     Right("delete", "jobs", _BATCH, "stop and delete training jobs"),
-    Right("get", "pods", _CORE, "see how a pod ended whose log was cut", widens=True),
+    Right("get", "pods", _CORE, "see how a pod stands before its log is read again", widens=True),
     Right("list", "pods", _CORE, "see how training jobs stand", widens=True),
     Right("watch", "pods", _CORE, "see how training jobs go on", widens=True),
     Right("delete", "pods", _CORE, "leave no pod behind of a deleted job"),

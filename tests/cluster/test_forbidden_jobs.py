@@ -57,18 +57,20 @@ async def post(running: Service, pipeline: str = "good", **query: str) -> Any:
     )
 
 
-async def refused(running: Service, pipeline: str = "good") -> str:
-    """Wait until a plan is refused, as what forbids it takes hold a moment later; then a job is.
+async def refused(running: Service, word: str) -> str:
+    """Wait until a plan is refused with this word, as what forbids it takes hold a moment later,
+    and that of another test lets go later; then a job is refused.
 
     Returns:
         The reason.
     """
 
     async def plan() -> bool:
-        return (await post(running, pipeline, dry_run="true")).status_code == 422
+        answer = await post(running, dry_run="true")
+        return answer.status_code == 422 and word in answer.json()["detail"]
 
     await until(plan, within=30)
-    answer = await post(running, pipeline)
+    answer = await post(running)
     problem = answer.json()
     assert (answer.status_code, problem["type"]) == (422, "/problems/job-rejected"), problem
     assert problem["detail"].startswith("Kubernetes refuses this job: ")
@@ -89,7 +91,7 @@ async def test_a_quota_for_jobs(running: Service, kubectl: Kubectl, namespace: s
         "spec": {"hard": {"count/jobs.batch": "0"}},
     }
     with applied(kubectl, quota):
-        reason = await refused(running)
+        reason = await refused(running, "exceeded quota")
         await nothing_there(running, kubectl, namespace)
     assert "exceeded quota: few, requested: count/jobs.batch=1, used: count/jobs.batch=0" in reason
 
@@ -99,7 +101,7 @@ async def test_a_policy_of_admission(kind: str, running: Service, kubectl: Kubec
     """Also in words that sound like those of a right that is missing."""
     policy, binding = policy_for(namespace, kind, "jobs of other teams cannot run here")
     with applied(kubectl, policy, binding):
-        reason = await refused(running)
+        reason = await refused(running, policy["metadata"]["name"])
         await nothing_there(running, kubectl, namespace)
     assert f"ValidatingAdmissionPolicy '{policy['metadata']['name']}'" in reason
     assert "jobs of other teams cannot run here" in reason
@@ -151,7 +153,7 @@ async def test_a_pod_template_that_makes_an_invalid_job(
         "template": {"spec": spec},
     }
     with applied(kubectl, template):
-        reason = await refused(running)
+        reason = await refused(running, "Duplicate")
         await nothing_there(running, kubectl, namespace)
     assert 'Duplicate value: "model-training-output"' in reason
 

@@ -1,5 +1,6 @@
 """A kubeconfig that does not do: ``serve`` and ``doctor`` name file, reason and way out."""
 
+import asyncio
 import base64
 import json
 import os
@@ -126,7 +127,7 @@ async def waits(file: Path, folder: Path, said: str) -> None:
         log = running.log()
     assert SECRET not in log
     assert "Traceback" not in log
-    [found] = findings(folder, "--kubeconfig", str(file))
+    [found] = await asyncio.to_thread(findings, folder, "--kubeconfig", str(file))
     assert (found["level"], found["what"]) == ("fail", "cluster")
     assert said in found["found"]
     assert str(file) in found["found"]

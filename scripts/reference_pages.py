@@ -1,4 +1,5 @@
-"""The reference pages that the code itself tells: every setting, every command.
+"""The reference pages that the code itself tells: every setting, every command,
+every right on a cluster.
 
 ``scripts/docs`` writes them; tests/unit/test_docs.py fails when a committed page is not what is
 written here. All other pages are written by hand and held against the code by the same tests.
@@ -6,7 +7,7 @@ written here. All other pages are written by hand and held against the code by t
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -15,6 +16,7 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator
 
 from model_training.cli.main import cli
+from model_training.executors.kubernetes.rights import RIGHTS, Right
 from model_training.settings import PREFIX, Settings
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -34,6 +36,50 @@ COMMAND_INTRO = """\
 # The command `model-training`
 
 What `--help` says, for each command.
+"""
+RIGHTS_INTRO = """\
+# Rights on a cluster
+
+What `model-training serve --executor kubernetes` must be allowed to do, in the namespace of its
+jobs. While one of them is missing, `GET /readyz` answers 503 and the service's log names it, once
+and again when that changes; it looks every 30 seconds, and every 5 while something is in the way.
+`model-training doctor --executor kubernetes` names all that are missing, as whoever its kubeconfig
+says, and takes the options of `serve`. Both ask the cluster about one right at a time
+(SelfSubjectAccessReview), which everybody who is logged in may do (`system:basic-user`).
+"""
+ROLE_WORDS = """\
+Exactly these rights, for a service account of the namespace `training`. It may do nothing
+else: no Secrets, no nodes, no other namespaces. Kubernetes has no rights by the beginning of a
+name, so it could delete other Jobs of the namespace, though the service never does: give jobs a
+namespace of their own.
+"""
+ROLE_BINDING = """\
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {namespace: training, name: model-training}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {namespace: training, name: model-training}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: model-training}
+subjects:
+- {kind: ServiceAccount, namespace: training, name: model-training}
+"""
+WIDE_WORDS = """\
+With `--all-namespaces` these as well, in the whole cluster, which only read. To stop or delete
+jobs of other namespaces the service needs the two rights to delete there as well. They are not
+part of readiness: without them such a job is followed, and the log names the right when somebody
+asks to stop or delete it.
+"""
+WIDE_BINDING = """\
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: model-training}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: model-training}
+subjects:
+- {kind: ServiceAccount, namespace: training, name: model-training}
 """
 MADE = "\n<!-- Written by scripts/docs from the code. -->\n"
 
@@ -135,7 +181,39 @@ def _options_of(name: str) -> list[str]:
     return [text for parameter in command.params for text in parameter.opts]
 
 
-PAGES = {"settings.md": settings_page, "command.md": command_page}
+def rights_page() -> str:
+    """Every right on a cluster, and the objects that grant them."""
+    lines = ["", "| API group | resource | verb | needed to | with `--all-namespaces` |"]
+    lines.append("|---|---|---|---|---|")
+    for right in RIGHTS:
+        group = f"`{right.group}`" if right.group else "core"
+        where = "in all namespaces" if right.widens else "in its own"
+        cells = (group, f"`{right.resource}`", f"`{right.verb}`", right.why, where)
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines) + "\n"
+    everywhere = [right for right in RIGHTS if right.widens]
+    role = role_of("Role", "namespace: training, name: model-training", RIGHTS)
+    cluster_role = role_of("ClusterRole", "name: model-training", everywhere)
+    objects = f"\n## A Role\n\n{ROLE_WORDS}\n```yaml\n{role}{ROLE_BINDING}```\n"
+    wide = f"\n## All namespaces\n\n{WIDE_WORDS}\n```yaml\n{cluster_role}{WIDE_BINDING}```\n"
+    return RIGHTS_INTRO + MADE + table + objects + wide
+
+
+def role_of(kind: str, metadata: str, rights: Iterable[Right]) -> str:
+    """A Role or ClusterRole, a rule for each resource."""
+    verbs: dict[tuple[str, str], list[str]] = {}
+    for right in rights:
+        verbs.setdefault((right.group, right.resource), []).append(right.verb)
+    version = "rbac.authorization.k8s.io/v1"
+    head = f"apiVersion: {version}\nkind: {kind}\nmetadata: {{{metadata}}}\nrules:"
+    rules = [
+        f'- {{apiGroups: ["{group}"], resources: [{resource}], verbs: [{", ".join(found)}]}}'
+        for (group, resource), found in verbs.items()
+    ]
+    return "\n".join([head, *rules]) + "\n"
+
+
+PAGES = {"settings.md": settings_page, "command.md": command_page, "rights.md": rights_page}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

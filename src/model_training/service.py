@@ -95,8 +95,8 @@ class TrainingService:
 
     @property
     def ready(self) -> bool:
-        """Whether the ledger has caught up with the executor once."""
-        return self._tracker.synced.is_set()
+        """Whether the ledger has caught up with the executor once, and that can run jobs."""
+        return self._tracker.synced.is_set() and self._executor.is_ready
 
     async def permit(self, principal: Principal, action: Action) -> None:
         """Pass if the action on the service itself is permitted.

@@ -53,7 +53,10 @@ _READYZ: Final = Operation(
     handler="readyz",
     operation_id="isReady",
     summary="Whether what the service answers is true",
-    description="503 until it has seen every job once after its start.",
+    description=(
+        "503 until it has seen every job once after its start, and while it lacks a right on the "
+        "cluster; the service's log names each."
+    ),
     answers=(
         Answer(status=200, description="It is.", content={TEXT: STRING}),
         Answer(status=503, description="Not yet.", content={TEXT: STRING}),

@@ -9,38 +9,46 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from model_training import __version__
 from model_training.cli import exits
+from model_training.cli.findings import Finding
 from model_training.cli.talk import Talk, json_option
 from model_training.errors import ModelTrainingError, SettingsError
 from model_training.folders import DataFolder, default_data_folder
+
+if TYPE_CHECKING:
+    from model_training.settings import Settings
 
 LOW_SPACE = 2 * 1024**3  # bytes; a model and its log easily take one of them
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PATIENCE_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. ``level`` is ``ok``, ``warn`` or ``fail``."""
-
-    level: str
-    what: str
-    found: str
-    way_out: str = ""
-
-
 @click.command
+@click.option("--executor", type=click.Choice(["local", "kubernetes"]), help="Where training runs.")
+@click.option("--namespace", metavar="N", help="Kubernetes: where jobs run.")
+@click.option("--all-namespaces", is_flag=True, default=None, help="Kubernetes: follow all jobs.")
+@click.option(
+    "--kubeconfig",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="F",
+    help="Kubernetes: which cluster.",
+)
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @json_option
 @click.pass_obj
-def doctor_command(talk: Talk) -> int:
-    """Check this installation and the server; 1 if something is broken."""
-    findings = [*_installation(), *_data_folder(), _server(), *_machine()]
+def doctor_command(talk: Talk, **chosen: Any) -> int:  # noqa: ANN401 Click's values
+    """Check this installation, the server and the cluster; 1 if something is broken.
+
+    The options are those of serve, and settings are found as by it.
+    """
+    findings = [*_installation(), *_data_folder(), _server(), *_executor(chosen)]
     if talk.json:
         talk.give_json([asdict(finding) for finding in findings])
     else:
@@ -100,6 +108,32 @@ def _token(data: DataFolder) -> Finding:
         found = f"{data.token} can be read by others (mode {mode:o})"
         return Finding("fail", "token", found, f"chmod 600 {data.token}")
     return Finding("ok", "token", f"{data.token}, mode {mode:o}")
+
+
+def _executor(chosen: dict[str, Any]) -> Iterator[Finding]:
+    """What jobs would run on, as the settings say."""
+    try:
+        settings = _settings(chosen)
+    except SettingsError as error:
+        yield Finding("fail", "settings", error.message, "serve does not start with them")
+        return
+    if settings is None or settings.executor == "local":
+        yield from _machine()
+        return
+    from model_training.cli.cluster_findings import cluster_findings
+
+    yield from cluster_findings(
+        settings.kubeconfig, settings.namespace, all_namespaces=settings.all_namespaces
+    )
+
+
+def _settings(chosen: dict[str, Any]) -> "Settings | None":
+    """None where the libraries of the server are not installed; another finding says so."""
+    try:
+        from model_training.settings import load_settings
+    except ModuleNotFoundError:
+        return None
+    return load_settings(**chosen)
 
 
 def _server() -> Finding:

@@ -43,8 +43,13 @@ class Executor(Protocol):
         """``local`` or ``kubernetes``."""
         ...
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can run jobs as far as it knows; if not, its log says what is in the way."""
+        ...
+
     async def __aenter__(self) -> Self:
-        """Begin to work."""
+        """Begin to work, or to wait for what it works on: it may come later."""
         ...
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -20,7 +20,7 @@ from msgspec import Struct
 from model_training import __version__
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.kubernetes.cluster import ClusterConfig, tls_of
-from model_training.executors.kubernetes.credentials import Certificate, Grant
+from model_training.executors.kubernetes.credentials import Certificate, FixedCredentials, Grant
 
 CONNECT_S: Final = 3.0  # TCP and TLS; the API server is near
 CALL_S: Final = 15.0  # a page of 500 Jobs of a busy server takes one or two
@@ -226,13 +226,19 @@ class KubernetesApi:
         if no.status == 401:
             return ExecutorUnavailable(
                 f"The API server {self.config.server} does not accept our credentials (from "
-                f"{self.config.origin}): they have ended or were withdrawn. Log in again.",
+                f"{self.config.origin}): they have ended or were withdrawn. {self._login}",
                 retry_after=after,
             )
         return ExecutorUnavailable(
             f"The API server {self.config.server} cannot do that now: {no.status} {no.message}",
             retry_after=after,
         )
+
+    @property
+    def _login(self) -> str:
+        if isinstance(self.config.credentials, FixedCredentials):
+            return "Log in again, then start the service again, which reads them at its start."
+        return "Log in again."
 
     def _unavailable(self, error: BaseException) -> ExecutorUnavailable:
         return ExecutorUnavailable(

@@ -39,6 +39,7 @@ from model_training.executors.kubernetes.observation import (
     stop_words,
     stopped_unseen,
 )
+from model_training.executors.kubernetes.readiness import Readiness
 from model_training.executors.kubernetes.reflector import Reflector
 from model_training.executors.kubernetes.removal import (
     delete_everything,
@@ -114,11 +115,17 @@ class KubernetesExecutor:
             changed=lambda _before, _after: None,
         )
         self._explainer = Explainer(api, self._touch)
+        self._readiness = Readiness(api, site.namespace, all_namespaces=all_namespaces)
 
     @property
     def name(self) -> str:
         """``kubernetes``."""
         return "kubernetes"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has all rights, and the PodTemplates, which jobs are launched with."""
+        return self._readiness.is_ready and self._templates.synced.is_set()
 
     async def __aenter__(self) -> Self:
         """Begin to follow the cluster, whether it answers or not."""
@@ -132,6 +139,7 @@ class KubernetesExecutor:
         for reflector in (self._job_rows, self._pod_rows, self._templates):
             self._start(reflector.run())
         self._start(self._explainer.run())
+        self._start(self._readiness.run())
         self._start(self._tidy())
         self._start(self._collect_all())
         for spec in stopping:
@@ -451,7 +459,7 @@ class KubernetesExecutor:
         while job is not None and job.row is not None and not job.has_ended:
             try:
                 await delete_job(self._api, job.row)
-            except ExecutorUnavailable as error:
+            except (ExecutorUnavailable, JobRejected) as error:
                 logger.warning("%s is not stopped yet: %s; trying again", name, error.message)
                 await asyncio.sleep(RETRY_S)
             else:

@@ -8,6 +8,8 @@ from pathlib import Path
 import msgspec
 import yaml
 from msgspec import Struct, field
+from yaml.parser import ParserError
+from yaml.scanner import ScannerError
 
 from model_training.errors import SettingsError
 
@@ -99,7 +101,10 @@ def read_kubeconfig(path: Path) -> KubeconfigFile:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from None
     except yaml.MarkedYAMLError as error:  # its own text quotes the file, which holds secrets
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise SettingsError(f"{path}{line}: this is not YAML ({error.problem}).") from None
+        # The grammar's words name signs only; those about an alias or a tag quote it.
+        grammar = isinstance(error, ScannerError | ParserError)
+        reason = f" ({error.problem})" if grammar else ""
+        raise SettingsError(f"{path}{line}: this is not YAML{reason}.") from None
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path} is no kubeconfig: {error}.") from None
     except (yaml.YAMLError, ValueError):

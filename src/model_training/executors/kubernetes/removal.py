@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from typing import Final
 
 import msgspec
@@ -14,6 +15,8 @@ from model_training.executors.kubernetes.objects import JobRow
 
 logger = logging.getLogger(__name__)
 
+# What every authorizer's no becomes; a policy's own words come after its name instead.
+_LACKS_RIGHT: Final = re.compile(r'^[\w./-]+(?: "[^"]*")? is forbidden: User "[^"]*" cannot \w+ ')
 LOOK_S: Final = 2.0  # seconds between two looks at what is left, should a change be missed
 
 
@@ -94,15 +97,11 @@ def refusal(error: ApiError, namespace: str) -> ExecutorUnavailable | JobRejecte
     A missing right is somebody else's to give, and then the same request works; what a quota,
     a rule of admission or the validation of a PodTemplate says is about this job.
     """
-    if (
-        error.status == 403
-        and " cannot " in error.message
-        and "exceeded quota" not in error.message
-    ):
+    if error.status == 403 and _LACKS_RIGHT.search(error.message):
         return ExecutorUnavailable(
             f"The service lacks a right in the namespace {namespace}: {error.message}. "
             "Whoever runs it finds all that are missing with model-training doctor."
         )
-    if error.status in {400, 403, 409, 413, 422}:
+    if error.status in {400, 403, 413, 422}:  # 409: many at once wrote down what a quota leaves
         return JobRejected(f"Kubernetes refuses this job: {error.message}")
     return ExecutorUnavailable(f"Kubernetes answered {error.status}: {error.message}")

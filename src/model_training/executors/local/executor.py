@@ -88,6 +88,11 @@ class LocalExecutor:
         """``local``."""
         return "local"
 
+    @property
+    def is_ready(self) -> bool:
+        """Always: it is this machine."""
+        return True
+
     async def __aenter__(self) -> Self:
         """Find the jobs of an earlier life and go on with them."""
         try:

@@ -259,9 +259,6 @@ async def test_each_right_is_one_that_is_used(
             for spec in (runs, runs, hangs):
                 await executor.launch(spec)
             await until(lambda: api.counts["get", "pods/log"], within=60)
-            print(
-                "DEBUG", api.counts, executor._jobs[hangs.name].told, executor._explainer._puzzles
-            )
             await until(lambda: api.counts["list", "events"], within=8)
             await until(lambda: _log_of(executor, runs.name) == b"ready\n", within=30)
             kubectl("delete", "job", runs.name, "-n", account.namespace, "--cascade=orphan")

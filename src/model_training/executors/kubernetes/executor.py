@@ -300,7 +300,7 @@ class KubernetesExecutor:
         del everything  # whatever the cluster knows is told each time
         await self._until_synced()
         self._dirty.clear()
-        yield Snapshot(tuple(self._all()))
+        yield Snapshot(self._all())
         while True:
             await self._news.wait()
             self._news.clear()
@@ -316,15 +316,12 @@ class KubernetesExecutor:
             await reflector.synced.wait()
 
     def _all(self) -> Iterator[Observation]:
-        for name in sorted(self._jobs, key=self._age):
-            job = self._jobs[name]
+        for job in sorted(self._jobs.values(), key=_age):
+            if self._jobs.get(job.name) is not job:
+                continue  # it went while others were recorded
             job.told = None if not job.has_ended else job.told
-            if observation := self._observe(name) or self._again(job):
+            if observation := self._observe(job.name) or self._again(job):
                 yield observation
-
-    def _age(self, name: str) -> str:
-        row = self._jobs[name].row
-        return row.created if row else ""
 
     def _again(self, job: Job) -> Observation | None:
         return self._tell(job, job.told) if job.told and job.spec else None
@@ -542,6 +539,10 @@ class KubernetesExecutor:
         if self._site.outputs_claim:
             return f"the folder {name} of the claim {self._site.outputs_claim}"
         return "its pod, and gone with it: the service has no claim for outputs"
+
+
+def _age(job: Job) -> datetime:
+    return job.spec.created_at if job.spec else datetime.max.replace(tzinfo=UTC)
 
 
 def _is_kept_job(row: JobRow) -> bool:

@@ -242,7 +242,10 @@ async def test_each_right_is_one_that_is_used(
     api = KubernetesApi(load_cluster(Path(options[1])))
     executor = KubernetesExecutor(api, DataFolder(tmp_path), Site(namespace=account.namespace))
     secret = {"name": "absent", "secret": {"secretName": "absent"}}
-    hanging = {"containers": [{"name": "training", "image": "any"}], "volumes": [secret]}
+    # Mounted, as a node waits for no other volumes.
+    mount = {"name": "absent", "mountPath": "/absent"}
+    container = {"name": "training", "image": "any", "volumeMounts": [mount]}
+    hanging = {"containers": [container], "volumes": [secret]}
     template = {
         "apiVersion": "v1",
         "kind": "PodTemplate",

@@ -5,7 +5,8 @@ import base64
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,10 @@ def test_the_doctor_finds_the_executor_in_the_settings(tmp_path: Path):
     assert "fail  settings: The setting port" in wrong.stdout
 
 
+Case = tuple[Path, str]
+"""a kubeconfig, and what is said of it"""
+
+
 async def waits(file: Path, folder: Path, said: str) -> None:
     """It starts, is not ready, says why once, goes on; and doctor says the same."""
     async with service(folder, "--kubeconfig", str(file), "--registry", "127.0.0.1:1") as running:
@@ -140,41 +145,45 @@ def write(folder: Path, written: dict[str, Any]) -> Path:
     return file
 
 
-async def test_a_cluster_that_is_not_there_is_waited_for(tmp_path: Path):
+@asynccontextmanager
+async def nobody(folder: Path) -> AsyncGenerator[Case]:
     said = f"The API server {NOBODY} cannot be asked now: {os.strerror(111)}."
-    await waits(write(tmp_path, content()), tmp_path, said)
+    yield write(folder, content()), said
 
 
-async def test_a_login_that_has_ended_is_told(tmp_path: Path):
+@asynccontextmanager
+async def ended_login(folder: Path) -> AsyncGenerator[Case]:
     async with fake_api_server(no(401, "Unauthorized", "Unauthorized")) as server:
-        file = write(tmp_path, content(server=server.url))
-        await waits(file, tmp_path, f"{server.url} does not accept our credentials")
+        file = write(folder, content(server=server.url))
+        yield file, f"{server.url} does not accept our credentials"
 
 
-async def test_an_unknown_user_may_not_even_ask(tmp_path: Path):
+@asynccontextmanager
+async def unknown_user(folder: Path) -> AsyncGenerator[Case]:
     message = 'User "system:anonymous" cannot create resource "selfsubjectaccessreviews"'
     async with fake_api_server(no(403, "Forbidden", message)) as server:
-        file = write(tmp_path, content(server=server.url))
-        await waits(file, tmp_path, f"answers 403 when asked what we may do: {message}")
+        file = write(folder, content(server=server.url))
+        yield file, f"answers 403 when asked what we may do: {message}"
 
 
-async def test_another_web_server_is_no_cluster(tmp_path: Path):
+@asynccontextmanager
+async def other_web_server(folder: Path) -> AsyncGenerator[Case]:
     async with fake_api_server(text(200, "<html>hello</html>")) as server:
-        file = write(tmp_path, content(server=server.url))
-        await waits(file, tmp_path, "is that a Kubernetes?")
+        yield write(folder, content(server=server.url)), "is that a Kubernetes?"
 
 
-async def test_an_authority_of_another_cluster_is_told(tmp_path: Path):
+@asynccontextmanager
+async def other_authority(folder: Path) -> AsyncGenerator[Case]:
     """The one named did not sign what the server shows."""
     argv = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2"
     for name in ("server", "other"):
         words = [*argv.split(), "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
         files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        subprocess.run([*words, *files], cwd=tmp_path, check=True, capture_output=True)
+        subprocess.run([*words, *files], cwd=folder, check=True, capture_output=True)
     serving = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-www"]
     pair = ["-cert", "server.pem", "-key", "server.key"]
     with subprocess.Popen(
-        [*serving, *pair], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        [*serving, *pair], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True,
     ) as process:  # fmt: skip
         try:
@@ -182,7 +191,20 @@ async def test_an_authority_of_another_cluster_is_told(tmp_path: Path):
             accepting = next(line for line in process.stdout if line.startswith("ACCEPT"))
             url = f"https://127.0.0.1:{accepting.rsplit(':', 1)[1].strip()}"
             authority = {"certificate-authority": "other.pem"}
-            file = write(tmp_path, content(server=url, **authority))
-            await waits(file, tmp_path, "its certificate is not trusted")
+            yield write(folder, content(server=url, **authority)), "its certificate is not trusted"
         finally:
             process.kill()
+
+
+async def test_what_is_in_the_way_is_told_and_waited_for(tmp_path: Path):
+    """All at once: each refusal of a POST takes the five seconds that a cluster is given."""
+
+    async def play(case: Callable[[Path], AbstractAsyncContextManager[Case]]) -> None:
+        folder = tmp_path / case.__name__
+        folder.mkdir()
+        async with case(folder) as (file, said):
+            await waits(file, folder, said)
+
+    async with asyncio.TaskGroup() as tasks:
+        for case in (nobody, ended_login, unknown_user, other_web_server, other_authority):
+            tasks.create_task(play(case))

@@ -51,6 +51,8 @@ class Collector:
         self._jobs: dict[str, _Job] = {}
         self._unread: dict[str, _Job] = {}  # jobs whose folders were not looked into yet
         self._arrived = asyncio.Event()
+        self._has_read = asyncio.Event()  # all that has arrived, or tried to
+        self._has_read.set()
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,11 +76,16 @@ class Collector:
         known = self._jobs.get(job)
         if known is None:
             known = self._jobs[job] = self._unread[job] = _Job()
+            self._has_read.clear()
             self._arrived.set()
         known.pods = {pod.uid: pod for pod in pods}
         known.seen |= known.pods
         if known.is_read:
             self._update(job, known)
+
+    async def read_all(self) -> None:
+        """Wait until the folders of all jobs looked at so far were read, as far as they can be."""
+        await self._has_read.wait()
 
     def is_complete(self, job: str) -> bool:
         """Whether all that the pods of the job printed is in its log, or a gap says what is not.
@@ -97,6 +104,11 @@ class Collector:
         """How many attempts of the job are known, pods of old that are gone included."""
         known = self._jobs.get(job)
         return known.latest if known else 0
+
+    def copied(self, job: str) -> int:
+        """Bytes copied so far by what is not complete yet."""
+        known = self._jobs.get(job)
+        return sum(attempt.copied for attempt in known.attempts.values()) if known else 0
 
     async def forget(self, job: str) -> None:
         """Stop copying, and close all files: the folder of the job is about to be removed."""
@@ -121,6 +133,8 @@ class Collector:
                     self._update(name, job)
                 else:
                     self._unread[name] = job
+            if not self._arrived.is_set():
+                self._has_read.set()
             if self._unread:
                 loop.call_later(_DISK_RETRY_S, self._arrived.set)
 

@@ -78,6 +78,10 @@ class Collector:
             known = self._jobs[job] = self._unread[job] = _Job()
             self._has_read.clear()
             self._arrived.set()
+        elif known is _NOTHING:
+            if not pods:
+                return
+            known = self._jobs[job] = _Job(is_read=True)
         known.pods = {pod.uid: pod for pod in pods}
         known.seen |= known.pods
         if known.is_read:
@@ -128,7 +132,10 @@ class Collector:
             for name, job in jobs.items():
                 if self._jobs.get(name) is not job:
                     continue  # forgotten meanwhile
-                if name in sources:
+                if name in sources and not sources[name] and not job.seen:
+                    self._jobs[name] = _NOTHING
+                    self._done(name)
+                elif name in sources:
                     self._restore(name, job, sources[name])
                     self._update(name, job)
                 else:
@@ -211,5 +218,8 @@ class _Job:
     """what the disk has of it is known"""
     was_complete: bool = False
 
+
+_NOTHING = _Job(is_read=True, was_complete=True)
+"""Of all jobs that neither have pods nor a log: most of those that ended long ago."""
 
 _DISK_RETRY_S = 3.0

@@ -330,13 +330,13 @@ class KubernetesExecutor:
         while True:
             try:
                 await delete_everything(self._api, job, self._namespace_of(job))
+                reached("remove.deleted")
+                await self._collector.forget(job.name)
+                await asyncio.to_thread(self._remove_files, job.name)
                 break
-            except (ExecutorUnavailable, JobRejected) as error:
-                logger.warning("%s is not removed yet: %s; trying again", job.name, error.message)
+            except (ExecutorUnavailable, JobRejected, OSError) as error:
+                logger.warning("%s is not removed yet: %s; trying again", job.name, error)
                 await asyncio.sleep(RETRY_S)
-        reached("remove.deleted")
-        await self._collector.forget(job.name)
-        await asyncio.to_thread(self._remove_files, job.name)
         self._inventory.jobs.pop(job.name, None)
         self._explainer.forget(job.name)
         self._gone[job.name] = self._reporter.gone(job)

@@ -22,6 +22,8 @@ from model_training.executors.kubernetes.objects import decode_events, decode_jo
 from model_training.executors.kubernetes.observation import TABLE, Case
 from testbed import images
 from testbed.binaries import packages
+from testbed.cluster import LOGIN_REGISTRY
+from tests.cluster.conftest import Kubectl
 from tests.cluster.pods import job
 from tests.waiting import until
 
@@ -35,7 +37,7 @@ SHELL = "shell"
 def shell_image() -> images.Image:
     """A busybox that runs the text of the parameter CODE; 1 MB, so that many names cost little."""
     busybox = (packages() / "busybox-static/bin/busybox").read_bytes()
-    applets = ("sh", "sleep", "tail", "echo", "env", "cat", "true")
+    applets = ("sh", "sleep", "tail", "echo", "env", "cat", "true", "test")
     members = [
         images._file("bin/busybox", busybox, 0o755),
         images._file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n", 0o644),
@@ -59,6 +61,11 @@ class Lab:
     namespace: str
     registry: str
     """``HOST:PORT/PREFIX`` of the images"""
+    node: str
+    """the name of one"""
+    silence: str
+    """``HOST:PORT`` of a registry that takes connections and says nothing"""
+    kubectl: Kubectl
     client: httpx2.AsyncClient | None = None
     told: dict[str, list[Object]] = field(default_factory=dict[str, list[Object]])
     """everything that was told of a job so far, by its name, each once and in order"""
@@ -67,10 +74,14 @@ class Lab:
 
     def push(self, *pipelines: str) -> None:
         """The shell under the names of these pipelines."""
-        host, _, prefix = self.registry.partition("/")
         image = shell_image()
         for pipeline in pipelines:
-            images.push(image, f"{prefix}/model-training-{pipeline}", host)
+            self.push_image(image, f"model-training-{pipeline}")
+
+    def push_image(self, image: images.Image, name: str) -> None:
+        """Any image."""
+        host, _, prefix = self.registry.partition("/")
+        images.push(image, f"{prefix}/{name}", host)
 
     async def template(self, pipeline: str, pod: Object) -> None:
         """The PodTemplate of a pipeline, as whoever deploys it writes it."""
@@ -112,15 +123,24 @@ class Lab:
 
     # Made by others
 
-    def job(
-        self, name: str, code: str = "true", spec: Object | None = None, **pod: Any
-    ) -> Object:
+    def job(self, name: str, code: str = "true", spec: Object | None = None, **pod: Any) -> Object:
         """A Job as somebody writes it by hand; ``spec`` adds to its own, ``pod`` to its pod's."""
         made = job(name, f"{self.registry}/model-training-{SHELL}", ["sh", "-c", code])
         container = made["spec"]["template"]["spec"]["containers"][0] | pod.pop("container", {})
+        made["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = 2
         made["spec"] |= spec or {}
         made["spec"]["template"]["spec"] |= {"containers": [container], **pod}
         return made
+
+    def placed(self, pod: Object) -> Object:
+        """With the words that stand for what is known once there is a cluster."""
+        text = json.dumps(pod)
+        for word, known in {
+            "<node>": self.node, "<runtime>": self.namespace, "<images>": self.registry,
+            "<login registry>": LOGIN_REGISTRY,
+        }.items():  # fmt: skip
+            text = text.replace(word, known)
+        return json.loads(text)
 
     async def make(self, made: Object) -> str:
         """Create a Job; its name."""
@@ -160,6 +180,22 @@ class Lab:
         pod = await self.pod(name)
         eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
         await self.create(f"{paths.pod(self.namespace, pod)}/eviction", eviction)
+
+    async def patch_status(self, kind: str, name: str, status: Object) -> None:
+        """Write a status in the stead of whoever should."""
+        patch = json.dumps({"status": status})
+        argv = ["patch", kind, name, "-n", self.namespace, "--subresource=status", "--type=merge"]
+        await asyncio.to_thread(self.kubectl, *argv, "-p", patch)
+
+    async def patch_node(self, status: Object) -> None:
+        """Give the node something."""
+        argv = ["patch", "node", self.node, "--subresource=status", "--type=merge"]
+        await asyncio.to_thread(self.kubectl, *argv, "-p", json.dumps({"status": status}))
+
+    async def priority(self, name: str, value: int) -> None:
+        """A class of priority."""
+        made = {"metadata": {"name": name}, "value": value}
+        await self.create("/apis/scheduling.k8s.io/v1/priorityclasses", made)
 
     # What is told
 
@@ -223,10 +259,15 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab_in(kubeconfig: Path, namespace: str, registry: str) -> AsyncGenerator[Lab]:
+async def lab_in(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, registry: str
+) -> AsyncGenerator[Lab]:
     """A lab whose server is still to come; the shell's image is there."""
+    silence = await asyncio.start_server(_say_nothing, "127.0.0.1", 0)
+    address = "{}:{}".format(*silence.sockets[0].getsockname())
+    node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
     async with KubernetesApi(load_cluster(kubeconfig)) as api:
-        lab = Lab(api, namespace, f"{registry}/{namespace}")
+        lab = Lab(api, namespace, f"{registry}/{namespace}", node, address, kubectl)
         lab.push(SHELL)
         following = asyncio.create_task(lab.follow())
         try:
@@ -235,6 +276,12 @@ async def lab_in(kubeconfig: Path, namespace: str, registry: str) -> AsyncGenera
             following.cancel()
             with suppress(asyncio.CancelledError):
                 await following
+            silence.close()
+
+
+async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
 
 
 def options(kubeconfig: Path, lab: Lab) -> list[str]:

@@ -266,10 +266,10 @@ CASES: dict[str, Told] = {
     # The pod fails before the process has run
     "timed out while it waited": Told(
         row="_pod_failed", state="failed", reason="Timeout",
-        message="ran longer than 3 s, and was still waiting: CreateContainerConfigError: "
+        message="ran longer than 25 s, and was still waiting: CreateContainerConfigError: "
         'secret "late" not found', more={"exit_code": None, "started_at": None},
         template=container(env=[variable_of_secret("late")]),
-        begin=ours(timeout="3"),
+        begin=ours(timeout="25"),  # the node pulls no more than five images a second
     ),
     "the node has no room for it": Told(
         row="_pod_failed", state="failed", reason="OutOfcpu",
@@ -426,7 +426,7 @@ CASES: dict[str, Told] = {
     ),
     "an image behind a login": Told(
         row="_container_waits", state="pending", reason="ErrImagePull",
-        message=".*: 401 Unauthorized",
+        message=".*: (?:401 Unauthorized|no basic auth credentials)",
         begin=by_hand(container={"image": f"{LOGIN_REGISTRY}/pause:latest"}), lasts=False,
     ),
     "the name of no image": Told(

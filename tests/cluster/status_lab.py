@@ -199,7 +199,18 @@ class Lab:
 
     # What is told
 
-    async def follow(self) -> None:
+    @asynccontextmanager
+    async def following(self) -> AsyncGenerator[None]:
+        """What is told is noted."""
+        task = asyncio.create_task(self._follow())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def _follow(self) -> None:
         """Note what the server tells, for ever; not while it is down."""
         while True:
             with suppress(httpx2.HTTPError, NoServer):
@@ -269,14 +280,9 @@ async def lab_in(
     async with KubernetesApi(load_cluster(kubeconfig)) as api:
         lab = Lab(api, namespace, f"{registry}/{namespace}", node, address, kubectl)
         lab.push(SHELL)
-        following = asyncio.create_task(lab.follow())
-        try:
+        async with lab.following():
             yield lab
-        finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-            silence.close()
+        silence.close()
 
 
 async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

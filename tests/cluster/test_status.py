@@ -7,12 +7,16 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from model_training.executors.kubernetes.api import KubernetesApi
+from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.observation import TABLE
-from tests.cluster.conftest import Kubectl
+from testbed.control_plane import ControlPlane
+from tests.cluster.conftest import Kubectl, kubectl_of
 from tests.cluster.service import service
 from tests.cluster.status_cases import CASES, Told
 from tests.cluster.status_lab import Lab, lab_in, options
@@ -84,6 +88,49 @@ def test_a_case_is_told(name: str, played: dict[str, BaseException | None]):
         raise error
 
 
+SOON = ["--node-monitor-grace-period=4s", "--node-monitor-period=1s"]
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[ControlPlane]:
+    """A control plane that gives up a silent node after seconds."""
+    with ControlPlane(tmp_path / "plane", controllers=True) as plane:
+        plane.restart("kube-controller-manager", SOON)
+        yield plane
+
+
+@pytest.mark.anyio
+async def test_a_node_that_does_not_answer(plane: ControlPlane, tmp_path: Path):
+    """Recorded: there is no such node, so what its kubelet wrote before is written here. What the
+    cluster makes of its silence is its own.
+    """
+    kubectl = kubectl_of(plane.kubeconfig)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "lastHeartbeatTime": now}
+    node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost"}}
+    kubectl("create", "-f", "-", given=node)
+    kubectl(
+        "patch", "node", "lost", "--subresource=status", "--type=merge",
+        "-p", json.dumps({"status": {"conditions": [ready]}}),
+    )  # fmt: skip
+    async with KubernetesApi(load_cluster(plane.kubeconfig)) as api:
+        lab = Lab(api, "default", "127.0.0.1:1/none", "lost", "", kubectl)
+        name = await lab.make(lab.job("model-training-lost", nodeName="lost"))
+        running = {"name": "training", "image": "any", "imageID": "", "ready": True,
+                   "restartCount": 0, "state": {"running": {"startedAt": now}}}  # fmt: skip
+        conditions = [{"type": "Ready", "status": "True"}]
+        status = {"phase": "Running", "containerStatuses": [running], "conditions": conditions}
+        await lab.patch_status("pod", await lab.pod(name), status)
+        async with service(tmp_path, *options(plane.kubeconfig, lab)) as served, lab.following():
+            lab.client = served.client
+            message = "the node lost does not answer; the cluster gives the pod up after a while"
+            await lab.tells(name, "running", "NodeUnreachable", message)
+            assert await lab.row(name) == LOST_NODE
+
+
+LOST_NODE = "_lost_node"
+
+
 def test_every_row_of_the_table_has_a_case():
     rows = {row.__name__ for row in TABLE}
-    assert rows - {told.row for told in CASES.values()} == set()
+    assert rows == {LOST_NODE} | {told.row for told in CASES.values()} - {"_unrecognised"}

@@ -221,7 +221,7 @@ CASES: dict[str, Told] = {
     "evicted, and the last attempt": Told(
         row="_training_ended", state="failed", reason="Disrupted",
         message="the cluster took its pod away: EvictionByEvictionAPI: .*",
-        begin=then(by_hand("sleep 300"), Lab.evict),
+        begin=then(by_hand("sleep 300"), Lab.evict), lasts=False,
     ),
     "evicted without a last word": Told(
         row="_job_failed", state="failed", reason="Disrupted",
@@ -233,7 +233,7 @@ CASES: dict[str, Told] = {
         row="_training_ended", state="failed", reason="Disrupted",
         message="the cluster took its pod away: PreemptionByScheduler: .*: preempting to "
         "accommodate a higher priority pod",
-        begin=preempt,
+        begin=preempt, lasts=False,
     ),
     "its command is not on the path": Told(
         row="_training_ended", state="failed", reason="StartFailed",

@@ -7,6 +7,7 @@ kept, so that what shows for a moment only is not missed.
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -187,6 +188,11 @@ class Lab:
         argv = ["patch", kind, name, "-n", self.namespace, "--subresource=status", "--type=merge"]
         await asyncio.to_thread(self.kubectl, *argv, "-p", patch)
 
+    async def patch(self, kind: str, name: str, change: Object) -> None:
+        """Change an object, as a person does."""
+        argv = ["patch", kind, name, "-n", self.namespace, "--type=merge"]
+        await asyncio.to_thread(self.kubectl, *argv, "-p", json.dumps(change))
+
     async def patch_node(self, status: Object) -> None:
         """Give the node something."""
         argv = ["patch", "node", self.node, "--subresource=status", "--type=merge"]
@@ -274,20 +280,15 @@ async def lab_in(
     kubeconfig: Path, kubectl: Kubectl, namespace: str, registry: str
 ) -> AsyncGenerator[Lab]:
     """A lab whose server is still to come; the shell's image is there."""
-    silence = await asyncio.start_server(_say_nothing, "127.0.0.1", 0)
-    address = "{}:{}".format(*silence.sockets[0].getsockname())
+    silence = socket.create_server(("127.0.0.1", 0))
+    address = "{}:{}".format(*silence.getsockname())
     node = kubectl("get", "nodes", "-o", "jsonpath={.items[0].metadata.name}")
     async with KubernetesApi(load_cluster(kubeconfig)) as api:
         lab = Lab(api, namespace, f"{registry}/{namespace}", node, address, kubectl)
         lab.push(SHELL)
-        async with lab.following():
-            yield lab
-        silence.close()
-
-
-async def _say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.read()
-    writer.close()
+        with silence:
+            async with lab.following():
+                yield lab
 
 
 def options(kubeconfig: Path, lab: Lab) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from model_training.executors.kubernetes import paths
 from testbed import images
 from tests.cluster.status_lab import SHELL, Lab, Object, shell_image
+from tests.waiting import until
 
 Begin = Callable[[Lab, "Told"], Awaitable[str]]
 
@@ -144,6 +145,36 @@ async def pull_from_silence(lab: Lab, told: Told) -> str:
     return await lab.make(lab.job(f"model-training-{told.pipeline}", container={"image": image}))
 
 
+async def attach(lab: Lab, told: Told) -> str:
+    """A volume that is attached by a driver; its part is played here, and fails."""
+    name = lab.namespace
+    size = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
+    volume = {"metadata": {"name": name}, "spec": size | {
+        "capacity": {"storage": "1Gi"},
+        "csi": {"driver": "disks.example.com", "volumeHandle": name},
+        "claimRef": {"namespace": name, "name": "disk"},
+    }}  # fmt: skip
+    claim = {"metadata": {"name": "disk"}, "spec": size | {
+        "volumeName": name, "resources": {"requests": {"storage": "1Gi"}},
+    }}  # fmt: skip
+    await lab.create("/api/v1/persistentvolumes", volume)
+    await lab.create(f"/api/v1/namespaces/{name}/persistentvolumeclaims", claim)
+    volumes = [{"name": "disk", "persistentVolumeClaim": {"claimName": "disk"}}]
+    job = await lab.make(lab.job(f"model-training-{told.pipeline}", volumes=volumes))
+
+    async def attachment() -> str | None:
+        found = await lab.get("/apis/storage.k8s.io/v1/volumeattachments")
+        return next(
+            (each["metadata"]["name"] for each in (found or {})["items"]
+             if each["spec"]["source"].get("persistentVolumeName") == name), None,
+        )  # fmt: skip
+
+    error = {"message": "the disk is in use elsewhere", "time": LONG_AGO}
+    status = {"attached": False, "attachError": error}
+    await lab.patch_status("volumeattachment", await until(attachment, 60), status)
+    return job
+
+
 async def no_command(lab: Lab, told: Told) -> str:
     lab.push_image(images.Image(shell_image().layers, {"User": "10001:10001"}), "nothing")
     made = lab.job(f"model-training-{told.pipeline}")
@@ -187,6 +218,25 @@ def shut_down() -> Object:
         }],
     }  # fmt: skip
 
+
+EVICTED = Told(
+    row="_training_ended", state="failed", reason="Evicted",
+    message='Usage of EmptyDir volume "scratch" exceeds the limit "1Mi".',
+    pipeline="evicted",
+    template={
+        "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}],
+        **container(volumeMounts=[{"name": "scratch", "mountPath": "/scratch"}]),
+    },
+    begin=ours("dd if=/dev/zero of=/scratch/file bs=1M count=8; sleep 300"),
+)  # fmt: skip
+"""needs a node that limits what pods write, as nodes do by default and that of testbed does not"""
+LOST_NODE = Told(
+    row="_lost_node", state="running", reason="NodeUnreachable",
+    message="the node lost does not answer; the cluster gives the pod up after a while",
+    pipeline="lost",
+    begin=by_hand(nodeName="lost"),
+)  # fmt: skip
+"""needs a cluster that has another node"""
 
 CASES: dict[str, Told] = {
     # The process has run
@@ -394,6 +444,11 @@ CASES: dict[str, Told] = {
         message='.*no runtime for "nothing" is configured',
         template={"runtimeClassName": RUNTIME},
         begin=ours(),
+    ),
+    "a volume that cannot be attached": Told(
+        row="_starting", state="pending", reason="FailedAttachVolume",
+        message="AttachVolume.Attach failed for volume .*the disk is in use elsewhere.*",
+        begin=attach,
     ),
     "a registry that does not answer": Told(
         row="_starting", state="pending", reason="PullingImage",

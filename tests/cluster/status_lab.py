@@ -38,7 +38,7 @@ SHELL = "shell"
 def shell_image() -> images.Image:
     """A busybox that runs the text of the parameter CODE; 1 MB, so that many names cost little."""
     busybox = (packages() / "busybox-static/bin/busybox").read_bytes()
-    applets = ("sh", "sleep", "tail", "echo", "env", "cat", "true", "test")
+    applets = ("sh", "sleep", "tail", "echo", "env", "cat", "true", "test", "dd")
     members = [
         images._file("bin/busybox", busybox, 0o755),
         images._file("etc/passwd", b"root:x:0:0::/root:/bin/sh\n", 0o644),

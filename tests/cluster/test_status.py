@@ -15,10 +15,11 @@ import pytest
 from model_training.executors.kubernetes.api import KubernetesApi
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.observation import TABLE
+from testbed.cluster import Cluster
 from testbed.control_plane import ControlPlane
 from tests.cluster.conftest import Kubectl, kubectl_of
 from tests.cluster.service import service
-from tests.cluster.status_cases import CASES, Told
+from tests.cluster.status_cases import CASES, EVICTED, LOST_NODE, Told, then_pod
 from tests.cluster.status_lab import Lab, lab_in, options
 from tests.waiting import until
 
@@ -74,6 +75,7 @@ def played(
 
     yield dict(zip(cases, asyncio.run(play_all()), strict=True))
     kubectl("delete", "runtimeclass", namespace)
+    kubectl("delete", "persistentvolume", namespace, "--wait=false")
     kubectl("delete", "priorityclass", f"{namespace}-low", f"{namespace}-high")
     both = [{"op": "remove", "path": f"/status/{each}/example.com~1{namespace}"}
             for each in ("capacity", "allocatable")]  # fmt: skip
@@ -86,6 +88,11 @@ def played(
 def test_a_case_is_told(name: str, played: dict[str, BaseException | None]):
     if error := played[name]:
         raise error
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 SOON = ["--node-monitor-grace-period=4s", "--node-monitor-period=1s"]
@@ -115,22 +122,44 @@ async def test_a_node_that_does_not_answer(plane: ControlPlane, tmp_path: Path):
     )  # fmt: skip
     async with KubernetesApi(load_cluster(plane.kubeconfig)) as api:
         lab = Lab(api, "default", "127.0.0.1:1/none", "lost", "", kubectl)
-        name = await lab.make(lab.job("model-training-lost", nodeName="lost"))
-        running = {"name": "training", "image": "any", "imageID": "", "ready": True,
-                   "restartCount": 0, "state": {"running": {"startedAt": now}}}  # fmt: skip
+        running = {
+            "name": "training", "image": "any", "imageID": "", "ready": True, "restartCount": 0,
+            "state": {"running": {"startedAt": now}},
+        }  # fmt: skip
         conditions = [{"type": "Ready", "status": "True"}]
         status = {"phase": "Running", "containerStatuses": [running], "conditions": conditions}
-        await lab.patch_status("pod", await lab.pod(name), status)
         async with service(tmp_path, *options(plane.kubeconfig, lab)) as served, lab.following():
             lab.client = served.client
-            message = "the node lost does not answer; the cluster gives the pod up after a while"
-            await lab.tells(name, "running", "NodeUnreachable", message)
-            assert await lab.row(name) == LOST_NODE
+            begun = then_pod(LOST_NODE.begin, status)
+            await play(lab, replace(LOST_NODE, begin=begun))
 
 
-LOST_NODE = "_lost_node"
+@pytest.fixture
+def limiting(cluster: Cluster, tmp_path: Path) -> Iterator[None]:
+    """The node minds how much its pods write, for one test."""
+    config = json.loads((cluster.node.folder / "kubelet.yaml").read_text())
+    file = tmp_path / "kubelet.yaml"
+    file.write_text(json.dumps(config | {"localStorageCapacityIsolation": True}))
+    cluster.restart("kubelet", [f"--config={file}"])
+    yield
+    cluster.restart("kubelet")
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("limiting")
+async def test_a_pod_that_writes_more_than_it_may(
+    kubeconfig: Path, kubectl: Kubectl, namespace: str, registry: str, tmp_path: Path
+):
+    async with lab_in(kubeconfig, kubectl, namespace, registry) as lab:
+        lab.push(EVICTED.pipeline)
+        await lab.template(EVICTED.pipeline, EVICTED.template or {})
+        async with service(tmp_path, *options(kubeconfig, lab)) as running:
+            await until(running.is_ready, within=30)
+            lab.client = running.client
+            await play(lab, EVICTED)
 
 
 def test_every_row_of_the_table_has_a_case():
     rows = {row.__name__ for row in TABLE}
-    assert rows == {LOST_NODE} | {told.row for told in CASES.values()} - {"_unrecognised"}
+    cases = (LOST_NODE, EVICTED, *CASES.values())
+    assert rows == {told.row for told in cases} - {"_unrecognised"}

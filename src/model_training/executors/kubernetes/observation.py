@@ -104,7 +104,7 @@ def _stopped(case: Case) -> Seen | None:
     if not case.stop_asked:
         return None
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if end is None:
         return Seen(state=JobState.STOPPING, attempt=case.attempt, started=_started(pod))
     return _ended(case, JobState.STOPPED, end, None, stop_words(end))
@@ -125,7 +125,7 @@ def stopped_unseen(last: Seen | None) -> Seen:
 def _training_ended(case: Case) -> Seen | None:
     """The training process has ended, and this was the last attempt."""
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if pod is None or end is None or not _is_final(case, pod):
         return None
     if reason := _pod_reason(case, pod):
@@ -245,7 +245,7 @@ def _running(case: Case) -> Seen | None:
 def _between_attempts(case: Case) -> Seen | None:
     """An attempt has ended and there will be another, or other pods of the Job go on."""
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if pod is None or (end is None and pod.phase != "Failed"):
         return None
     reason, words = _next_words(case, pod, end)
@@ -372,9 +372,16 @@ def _ended(
     )
 
 
-def _end_of(pod: PodRow | None) -> Terminated | None:
+def end_of(pod: PodRow | None) -> Terminated | None:
+    """How the training process ended; None also for an end that nobody saw.
+
+    A kubelet that cannot find a container says 137 for want of a true exit code.
+    """
     container = pod.training if pod else None
-    return container.state.terminated if container else None
+    end = container.state.terminated if container else None
+    if end is not None and end.reason == "ContainerStatusUnknown" and end.startedAt is None:
+        return None
+    return end
 
 
 def _started(pod: PodRow | None) -> str | None:

@@ -76,7 +76,10 @@ class Story:
     """at the end, before the ledger is lost"""
     rebuilt: dict[str, Object] = field(default_factory=dict[str, Object])
     """from the cluster alone"""
-    order: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    listed: list[str] = field(default_factory=list[str])
+    """at the end, before the ledger is lost"""
+    order: list[str] = field(default_factory=list[str])
+    """of those in the rebuilt ledger"""
     logs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     orphans: dict[str, bool] = field(default_factory=dict[str, bool])
     """whether a pod without its Job was there before our DELETE, and after it"""
@@ -136,14 +139,14 @@ async def tell(lab: Lab, server: Server) -> Story:
     await server.start()
     await settle(lab, story)
     story.after = await records(lab, story)
-    story.order["after"] = await listed(lab)
+    story.listed = await listed(lab)
     story.logs = {name: await lab.log(story.names[name]) for name in story.after}
     await remove_orphans(lab, story)
     await server.kill()
     server.lose_ledger()
     await server.start()
     story.rebuilt = await records(lab, story)
-    story.order["rebuilt"] = await listed(lab)
+    story.order = await listed(lab)
     return story
 
 
@@ -304,7 +307,7 @@ def test_what_had_ended_stays_as_it_was(how: str, when: str, story: Story):
     record = story.after[name]
     assert (record["state"], record["exit_code"]) == ("succeeded", 0)
     assert record == story.before[name]
-    assert story.names[name] in story.order["after"]
+    assert story.names[name] in story.listed
     assert story.logs[name] == b"words\n"
 
 
@@ -316,7 +319,7 @@ def test_what_ran_was_removed_outside(how: str, when: str, story: Story):
     assert (record["state"], record["reason"]) == ("failed", "RemovedOutside")
     assert (record["message"], record["exit_code"]) == (REMOVED, None)
     assert record["finished_at"] is not None
-    assert story.names[name] in story.order["after"]
+    assert story.names[name] in story.listed
     assert story.logs[name] == b"words\n"
 
 
@@ -342,7 +345,8 @@ def test_a_lost_ledger_is_rebuilt(name: str, story: Story):
     assert story.rebuilt[name] == story.after[name]
 
 
-def test_a_rebuilt_ledger_has_what_the_cluster_knows_in_the_same_order(story: Story):
-    known = set(story.order["rebuilt"])
-    assert known == {story.names[n] for n in ("running", "pending", "ended", "ends meanwhile")}
-    assert story.order["rebuilt"] == [n for n in story.order["after"] if n in known]
+def test_a_rebuilt_ledger_has_what_the_cluster_knows_newest_first(story: Story):
+    names = ("running", "pending", "ended", "ends meanwhile")
+    known = sorted(names, key=lambda name: story.after[name]["created_at"], reverse=True)
+    # Those that were accepted at the same moment may have stood the other way round before.
+    assert story.order == [story.names[name] for name in known]

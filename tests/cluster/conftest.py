@@ -31,7 +31,12 @@ def registry() -> str:
 
 @pytest.fixture(scope="session")
 def kubectl(kubeconfig: Path) -> Kubectl:
-    """Run kubectl on the cluster; what it printed. ``given`` is its input, JSON if no text."""
+    """Runs kubectl on the cluster."""
+    return kubectl_of(kubeconfig)
+
+
+def kubectl_of(kubeconfig: Path) -> Kubectl:
+    """Run kubectl; what it printed. ``given`` is its input, JSON if no text."""
     built = programs_folder() / "kubectl"
     program = str(built) if built.exists() else shutil.which("kubectl")
     assert program, "the tests need kubectl on PATH"

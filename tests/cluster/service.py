@@ -78,25 +78,10 @@ class Service:
 @asynccontextmanager
 async def service(folder: Path, *options: str) -> AsyncGenerator[Service]:
     """``serve`` with these options, and ``--executor kubernetes``; it listens."""
-    data = DataFolder(folder / "data")
-    argv = [sys.executable, "-m", "model_training", "serve", "--port", "0"]
-    environment = _environment(folder, {})
-    log_file = folder / "server.log"
-    with log_file.open("w") as log:
-        process = subprocess.Popen(
-            [*argv, "--executor", "kubernetes", *options],
-            stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
-        )  # fmt: skip
+    process = start(folder, *options)
     try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert "ready at" in line, log_file.read_text()
-        headers = {"Authorization": f"Bearer {data.token.read_text().strip()}"}
-        url = line.split()[-1]
-        async with httpx2.AsyncClient(
-            base_url=url, headers=headers, trust_env=False, timeout=90
-        ) as client:
-            yield Service(process, log_file, client)
+        async with client_of(process, folder) as client:
+            yield Service(process, folder / LOG, client)
         assert process.poll() is None, "it ended by itself"
     finally:
         with process:
@@ -105,3 +90,29 @@ async def service(folder: Path, *options: str) -> AsyncGenerator[Service]:
                 process.wait(END_S)
             finally:
                 process.kill()
+
+
+LOG = "server.log"
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """``serve`` with these options, and ``--executor kubernetes``, as whoever starts it ends it."""
+    argv = [sys.executable, "-m", "model_training", "serve", "--port", "0"]
+    environment = _environment(folder, {})
+    with (folder / LOG).open("a") as log:
+        return subprocess.Popen(
+            [*argv, "--executor", "kubernetes", *options],
+            stdout=subprocess.PIPE, stderr=log, text=True, env=environment,
+        )  # fmt: skip
+
+
+def client_of(process: subprocess.Popen[str], folder: Path) -> httpx2.AsyncClient:
+    """Logged in at the server, once it listens."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "ready at" in line, (folder / LOG).read_text()
+    token = DataFolder(folder / "data").token.read_text().strip()
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx2.AsyncClient(
+        base_url=line.split()[-1], headers=headers, trust_env=False, timeout=90
+    )

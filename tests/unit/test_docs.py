@@ -28,6 +28,7 @@ from model_training.options import OPTION_NAMES
 from model_training.pipelines.parameter_tables import _MEMBERS as PARAMETER_KEYS
 from model_training.pipelines.pipeline_file import _KEYS as PIPELINE_KEYS
 from scripts.reference_pages import PAGES
+from tests.cluster.status_cases import CASES, EVICTED, LOST_NODE
 from tests.parity.differences import DIFFERENCES
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -175,6 +176,17 @@ def test_the_reasons_are_those_of_the_table_each_with_what_to_do():
     assert all(all(cells) and len(cells) == 4 for cells in table)
     allowed = {*map(str, jobs.JobState), "any"}
     assert {cells[1] for cells in table} <= allowed
+
+
+def test_the_reasons_on_a_cluster_are_those_that_its_tests_have_seen():
+    table = {words(c[:1])[0]: c[1] for c in rows(page("states.md"), "reason on a cluster")}
+    seen: dict[str, set[str]] = {"RemovedOutside": {"failed"}}
+    for case in (EVICTED, LOST_NODE, *CASES.values()):
+        if case.reason:
+            seen.setdefault(case.reason, set()).add(case.state)
+    assert set(table) == set(seen)
+    for reason, states in table.items():
+        assert states == "any" or set(states.split(" or ")) == seen[reason], reason
 
 
 # Files

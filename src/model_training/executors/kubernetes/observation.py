@@ -9,7 +9,7 @@ import re
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -82,8 +82,18 @@ def look(case: Case) -> Seen | None:
     """What is seen of the job; None where what was seen before still holds."""
     for row in TABLE:
         if seen := row(case):
-            return seen
+            return None if _came_of_deletion(case, seen) else seen
     return None if case.job.deleted else _unrecognised(case)
+
+
+def _came_of_deletion(case: Case, seen: Seen) -> bool:
+    """Whether it ended only because somebody else deletes the Job: then what was seen before holds.
+
+    An end that came before is true. Once the Job is gone, the job is one that was removed.
+    """
+    if case.job.deleted is None or case.stop_asked or not seen.state.is_terminal:
+        return False
+    return seen.finished is None or seen.finished >= case.job.deleted
 
 
 # The rows. Each takes the case and knows, or does not.
@@ -112,16 +122,6 @@ def stopped_unseen(last: Seen | None) -> Seen:
     )
 
 
-def _deleted_by_others(case: Case) -> Seen | None:
-    """Somebody else deletes the Job: an end that came before that is true, a later one is not."""
-    if not case.job.deleted:
-        return None
-    end = end_of(case.pod)
-    if end is None or (end.finishedAt or "") >= case.job.deleted:
-        return None
-    return _training_ended(case)
-
-
 def _training_ended(case: Case) -> Seen | None:
     """The training process has ended, and this was the last attempt."""
     pod = case.pod
@@ -148,7 +148,10 @@ def _pod_failed(case: Case) -> Seen | None:
     pod = case.pod
     if pod is None or pod.phase != "Failed" or not _is_final(case, pod):
         return None
-    reason, message = _pod_reason(case, pod) or (pod.reason or Reason.ERROR, pod.message)
+    reason, message = _pod_reason(case, pod) or (
+        pod.reason or Reason.ERROR,
+        pod.message or _init_words(pod),
+    )
     return Seen(
         state=JobState.FAILED,
         reason=reason,
@@ -177,18 +180,15 @@ def _job_failed(case: Case) -> Seen | None:
     failed = case.job.condition("Failed")
     if failed is None:
         return None
-    end = end_of(case.pod)
-    reason, message = _JOB_FAILURES.get(failed.reason, (Reason.ERROR, "")), failed.message
-    if end is not None and reason[0] == Reason.ERROR and case.pod is not None:
-        return _ended(case, JobState.FAILED, end, *_exit_words(end, case.pod))
+    of_pod = _pod_reason(case, case.pod) if case.pod else _late_job(case.job)
+    reason, message = of_pod or (Reason.ERROR, failed.message)
     return Seen(
         state=JobState.FAILED,
-        reason=reason[0],
-        message=_sentence(reason[1] or message) or "the Job failed",
+        reason=reason,
+        message=_sentence(message) or "the Job failed",
         attempt=case.attempt,
         started=_started(case.pod) or case.job.started,
         finished=failed.lastTransitionTime,
-        exit_code=end.exitCode if end else None,
     )
 
 
@@ -212,12 +212,15 @@ def _without_pod(case: Case) -> Seen | None:
 
 
 def _lost_node(case: Case) -> Seen | None:
-    """The node does not answer: the process may run on, nobody knows."""
+    """The node does not answer: the process may run on, nobody knows.
+
+    The cluster then calls the pod not ready and gives no reason; the node itself always gives one.
+    """
     pod = case.pod
     ready = next((c for c in pod.conditions if c.type == "Ready"), None) if pod else None
-    if pod is None or ready is None or ready.reason not in {"NodeLost", "NodeNotReady"}:
+    if pod is None or ready is None or ready.status != "False" or ready.reason:
         return None
-    if _started(pod) is None:
+    if pod.training is None or pod.training.state.running is None:
         return None
     words = f"the node {pod.node} does not answer; the cluster gives the pod up after a while"
     return Seen(
@@ -240,18 +243,27 @@ def _running(case: Case) -> Seen | None:
 
 
 def _between_attempts(case: Case) -> Seen | None:
-    """An attempt has ended and there will be another."""
+    """An attempt has ended and there will be another, or other pods of the Job go on."""
     pod = case.pod
     end = end_of(pod)
     if pod is None or (end is None and pod.phase != "Failed"):
         return None
+    reason, words = _next_words(case, pod, end)
+    # A job that has run never shows as pending again.
+    state = JobState.RUNNING if end else JobState.PENDING
+    return Seen(
+        state=state, reason=reason, message=words, attempt=case.attempt, started=_started(pod)
+    )
+
+
+def _next_words(case: Case, pod: PodRow, end: Terminated | None) -> tuple[str | None, str | None]:
     if disruption := pod.condition("DisruptionTarget"):
-        words = (
-            f"the cluster took its pod away ({_disruption(disruption)}); another attempt follows"
-        )
-        return _pending(case, "Disrupted", words)
+        why = _disruption(disruption)
+        return "Disrupted", f"the cluster took its pod away ({why}); another attempt follows"
+    if end is not None and end.exitCode == 0:
+        return None, None  # the Job says in a moment that it is complete
     code = f" with exit code {end.exitCode}" if end else ""
-    return _pending(case, "Retrying", f"attempt {case.attempt} ended{code}; another follows")
+    return "Retrying", f"attempt {case.attempt} ended{code}; another follows"
 
 
 def _unschedulable(case: Case) -> Seen | None:
@@ -282,7 +294,12 @@ def _container_waits(case: Case) -> Seen | None:
     """The container cannot start yet: image, secret, config map, or the runtime."""
     container = case.pod.training if case.pod else None
     waiting = _waiting(container) if container else None
-    return _pending(case, *waiting) if waiting else None
+    if container is None or waiting is None:
+        return None
+    seen = _pending(case, *waiting)
+    if before := container.lastState.terminated:  # of a Job that restarts its containers
+        return replace(seen, state=JobState.RUNNING, started=before.startedAt)
+    return seen
 
 
 def _starting(case: Case) -> Seen | None:
@@ -302,7 +319,6 @@ def _starting(case: Case) -> Seen | None:
 
 TABLE: Final[tuple[Callable[[Case], Seen | None], ...]] = (
     _stopped,
-    _deleted_by_others,
     _training_ended,
     _pod_failed,
     _job_complete,
@@ -379,18 +395,19 @@ def _started(pod: PodRow | None) -> str | None:
 
 def _is_final(case: Case, pod: PodRow) -> bool:
     """Whether no other attempt can follow this one."""
-    if case.job.has_ended:
+    job = case.job
+    if job.has_ended or job.condition("FailureTarget") or job.condition("SuccessCriteriaMet"):
         return True
-    if not case.is_ours:
-        end = end_of(pod)
-        return end is not None and end.exitCode == 0 and pod.phase == "Succeeded"
-    return pod.condition("DisruptionTarget") is None
+    # A Job of others may try again, or have other pods.
+    return case.is_ours and pod.condition("DisruptionTarget") is None
 
 
 def _pod_reason(case: Case, pod: PodRow) -> tuple[str, str] | None:
     """Why the cluster ended the pod, if it did."""
     if pod.reason == "DeadlineExceeded":
         return Reason.TIMEOUT, _late_words(case) + _not_started(pod)
+    if late := _late_job(case.job):
+        return late
     if pod.reason == "Evicted":
         return "Evicted", _sentence(pod.message)
     if pod.reason in {"NodeLost", "NodeShutdown", "Terminated", "Shutdown"}:
@@ -398,6 +415,22 @@ def _pod_reason(case: Case, pod: PodRow) -> tuple[str, str] | None:
     if disruption := pod.condition("DisruptionTarget"):
         return "Disrupted", f"the cluster took its pod away: {_disruption(disruption)}"
     return None
+
+
+def _late_job(job: JobRow) -> tuple[str, str] | None:
+    """Of a Job of others whose own deadline has passed; ours have one for the pod."""
+    over = job.condition("Failed") or job.condition("FailureTarget")
+    if over is None or over.reason != "DeadlineExceeded":
+        return None
+    return Reason.TIMEOUT, "the Job ran longer than its deadline"
+
+
+def _init_words(pod: PodRow) -> str:
+    for container in pod.init_containers:
+        end = container.state.terminated
+        if end is not None and end.exitCode != 0:
+            return f"the init container {container.name} ended with exit code {end.exitCode}"
+    return ""
 
 
 def _late_words(case: Case) -> str:
@@ -441,14 +474,15 @@ _RUNTIME_NOISE = re.compile(
 )
 
 
-_NOT_FOUND = re.compile(r'exec: "([^"]*)": executable file not found')
+_NOT_FOUND = re.compile(r'exec: "([^"]*)": (?:executable file not found|stat [^:]*: no such file)')
 
 
 def _start_words(message: str) -> str:
     """What the container runtime says, without its own call chain."""
     if match := _NOT_FOUND.search(message):
         return f"command not found: {match[1]}"
-    return _sentence(_RUNTIME_NOISE.sub("", message)) or "the command cannot be started"
+    words = _RUNTIME_NOISE.sub("", message).removesuffix(": unknown")
+    return _sentence(words) or "the command cannot be started"
 
 
 _WAITING_WORDS: Final = {
@@ -466,14 +500,6 @@ def _waiting(container: Container) -> tuple[str, str] | None:
 
 def _disruption(condition: Condition) -> str:
     return _sentence(f"{condition.reason}: {condition.message}".strip(": "))
-
-
-# Of Jobs made by others too: ours have a deadline a pod, and no retries.
-_JOB_FAILURES: Final[dict[str, tuple[str, str]]] = {
-    "DeadlineExceeded": (Reason.TIMEOUT, "the Job ran longer than its deadline"),
-    "BackoffLimitExceeded": (Reason.ERROR, ""),
-    "PodFailurePolicy": (Reason.ERROR, ""),
-}
 
 
 def _job_end(job: JobRow) -> str | None:

@@ -1,0 +1,75 @@
+"""Rules of the table that depend on a second, or on a word that nobody wrote.
+
+Every row itself is produced on a cluster: ``tests/cluster/status_cases.py``.
+"""
+
+from typing import Any
+
+import pytest
+
+from model_training.executors.kubernetes.objects import (
+    Condition,
+    Container,
+    ContainerState,
+    JobRow,
+    PodRow,
+    Running,
+    Terminated,
+)
+from model_training.executors.kubernetes.observation import Case, look
+from model_training.jobs import JobState
+
+SECONDS = [f"2026-01-01T00:00:0{second}Z" for second in range(4)]
+
+
+def case(state: ContainerState, job: dict[str, Any] | None = None, **pod: Any) -> Case:
+    """A job of ours with one pod, whose container is in this state."""
+    same = {"namespace": "n", "resource_version": "1", "created": SECONDS[0]}
+    return Case(
+        job=JobRow(**same, name="model-training-a", uid="j", spec="{}", **(job or {})),
+        pods=(
+            PodRow(
+                **same, name="p", uid="p", job="model-training-a", job_uid="j", main="training",
+                containers=(Container("training", state),), node="far", **pod,
+            ),
+        ),
+    )  # fmt: skip
+
+
+def ended(second: int) -> ContainerState:
+    return ContainerState(
+        terminated=Terminated(143, startedAt=SECONDS[0], finishedAt=SECONDS[second])
+    )
+
+
+RUNS = ContainerState(running=Running(SECONDS[0]))
+
+
+@pytest.mark.parametrize(("second", "is_told"), [(1, True), (2, False), (3, False)])
+def test_an_end_counts_if_it_came_before_others_deleted_the_job(second: int, is_told: bool):
+    """Times are whole seconds: an end in the same one is taken for the deletion's doing."""
+    seen = look(case(ended(second), {"deleted": SECONDS[2]}, phase="Failed"))
+    assert (seen is not None) == is_told
+
+
+def test_a_job_that_others_delete_is_what_it_was_until_it_ends():
+    seen = look(case(RUNS, {"deleted": SECONDS[2]}, phase="Running", deleted=SECONDS[2]))
+    assert seen is not None
+    assert seen.state is JobState.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "told"),
+    [
+        ("False", "", "NodeUnreachable"),  # the cluster's word for a node that is silent
+        ("False", "ContainersNotReady", None),  # the node's own, of a probe that fails
+        ("True", "", None),
+    ],
+)
+def test_a_pod_that_is_not_ready_for_no_reason_is_on_a_lost_node(
+    status: str, reason: str, told: str | None
+):
+    ready = Condition("Ready", status, reason)
+    seen = look(case(RUNS, phase="Running", conditions=(ready,)))
+    assert seen is not None
+    assert (seen.state, seen.reason) == (JobState.RUNNING, told)

@@ -16,7 +16,7 @@ from model_training.executors.kubernetes.objects import (
     Running,
     Terminated,
 )
-from model_training.executors.kubernetes.observation import Case, look
+from model_training.executors.kubernetes.observation import Case, gone_after_stop, look
 from model_training.jobs import JobState
 
 SECONDS = [f"2026-01-01T00:00:0{second}Z" for second in range(4)]
@@ -73,3 +73,30 @@ def test_a_pod_that_is_not_ready_for_no_reason_is_on_a_lost_node(
     seen = look(case(RUNS, phase="Running", conditions=(ready,)))
     assert seen is not None
     assert (seen.state, seen.reason) == (JobState.RUNNING, told)
+
+
+MADE_UP = {  # for want of a true end, each by another part of a node
+    "kubelet": Terminated(137, reason="ContainerStatusUnknown"),
+    "runtime": Terminated(255, reason="Unknown", startedAt=SECONDS[0], finishedAt=SECONDS[1]),
+    "start": Terminated(128, reason="StartError", startedAt=SECONDS[0], finishedAt=SECONDS[1]),
+}
+
+
+@pytest.mark.parametrize("who", MADE_UP)
+def test_an_exit_code_that_no_process_gave_is_told_nowhere(who: str):
+    state = ContainerState(terminated=MADE_UP[who])
+    failed = look(case(state, phase="Failed"))
+    assert failed is not None
+    assert (failed.state, failed.exit_code) == (JobState.FAILED, None)
+    pods = case(state).pods
+    stopped = gone_after_stop(pods, 1, None)
+    assert (stopped.state, stopped.exit_code) == (JobState.STOPPED, None)
+    assert stopped.message is not None
+    assert ("before it started" in stopped.message) == (who != "runtime")
+
+
+def test_an_exit_code_of_a_process_is_told_whatever_it_is():
+    state = ContainerState(terminated=Terminated(255, reason="Error", startedAt=SECONDS[0]))
+    seen = look(case(state, phase="Failed"))
+    assert seen is not None
+    assert seen.exit_code == 255

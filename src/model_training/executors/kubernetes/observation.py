@@ -107,18 +107,43 @@ def _stopped(case: Case) -> Seen | None:
     end = end_of(pod)
     if end is None:
         return Seen(state=JobState.STOPPING, attempt=case.attempt, started=_started(pod))
-    return _ended(case, JobState.STOPPED, end, None, stop_words(end))
+    return _stopped_with(end, case.attempt)
 
 
-def stopped_unseen(last: Seen | None) -> Seen:
-    """Its Job is gone after a stop, and the end of its process was never seen."""
+def gone_after_stop(pods: Sequence[PodRow], attempt: int, last: Seen | None) -> Seen:
+    """Its Job and its pods have gone because we stopped it: the last pod tells how it ended.
+
+    Args:
+        pods: as they were last, oldest first.
+        attempt: number of the latest.
+        last: what was seen before.
+    """
+    ends = [end for pod in pods if (end := end_of(pod))]
+    if ends:
+        return _stopped_with(ends[-1], attempt)
     if last is None or last.started is None:
-        return Seen(state=JobState.STOPPED, message="stopped before it started")
+        return Seen(state=JobState.STOPPED, message=_NOT_BEGUN, attempt=attempt)
     return Seen(
         state=JobState.STOPPED,
         message="stopped; nobody saw how its process ended, so there is no exit code",
         attempt=last.attempt,
         started=last.started,
+    )
+
+
+def _stopped_with(end: Terminated, attempt: int) -> Seen:
+    if end.reason in _NEVER_STARTED:
+        message = _NOT_BEGUN
+        return Seen(
+            state=JobState.STOPPED, message=message, attempt=attempt, finished=end.finishedAt
+        )
+    return Seen(
+        state=JobState.STOPPED,
+        message=_NO_CODE if _is_made_up(end) else _stop_words(end),
+        attempt=attempt,
+        started=end.startedAt,
+        finished=end.finishedAt,
+        exit_code=None if _is_made_up(end) else end.exitCode,
     )
 
 
@@ -368,8 +393,13 @@ def _ended(
         attempt=case.attempt,
         started=end.startedAt,
         finished=end.finishedAt,
-        exit_code=end.exitCode,
+        exit_code=None if _is_made_up(end) else end.exitCode,
     )
+
+
+def _is_made_up(end: Terminated) -> bool:
+    """A containerd that finds a container ended when it starts knows no exit code, and says 255."""
+    return end.reason == "Unknown" and end.exitCode == _MADE_UP_CODE
 
 
 def end_of(pod: PodRow | None) -> Terminated | None:
@@ -445,6 +475,8 @@ def _not_started(pod: PodRow) -> str:
 
 
 def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
+    if _is_made_up(end):
+        return Reason.ERROR, _NO_CODE
     if end.reason == "OOMKilled":
         return Reason.OUT_OF_MEMORY, "it used more memory than its limit, and was killed"
     words = f"exit code {end.exitCode}"
@@ -457,8 +489,7 @@ def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
     return Reason.ERROR, words
 
 
-def stop_words(end: Terminated) -> str | None:
-    """The message of a job that ended because of a stop."""
+def _stop_words(end: Terminated) -> str | None:
     return "finished during stop" if end.exitCode == 0 else None
 
 
@@ -468,6 +499,11 @@ def _signal_name(exit_code: int) -> str | None:
     return None
 
 
+_MADE_UP_CODE: Final = 255
+_NO_CODE: Final = (
+    "nobody saw how its process ended, so there is no exit code: the node's runtime was away"
+)
+_NOT_BEGUN: Final = "stopped before it started"
 _NEVER_STARTED: Final = frozenset({"ContainerCannotRun", "StartError", "RunContainerError"})
 _RUNTIME_NOISE = re.compile(
     r"^.*(?:OCI runtime create failed|runc create failed)[^:]*: ", re.DOTALL

@@ -15,13 +15,7 @@ from typing import Final
 from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.explaining import Explainer
 from model_training.executors.kubernetes.jobs import Job, LogWait, last_state, unknown_spec
-from model_training.executors.kubernetes.observation import (
-    Seen,
-    end_of,
-    look,
-    stop_words,
-    stopped_unseen,
-)
+from model_training.executors.kubernetes.observation import Seen, gone_after_stop, look
 from model_training.jobs import JobState, Observation, Reason
 
 LOG_WAIT_S: Final = 15.0  # seconds that an end waits for its log, since that has last grown;
@@ -108,18 +102,7 @@ class Reporter:
         """The Job has gone because we stopped it: its last pod tells how it ended."""
         if job.live:
             return Seen(state=JobState.STOPPING, attempt=self._attempt(job))
-        ends = [end for pod in job.attempts if (end := end_of(pod))]
-        end = ends[-1] if ends else None
-        if end is None:
-            return stopped_unseen(job.told)
-        return Seen(
-            state=JobState.STOPPED,
-            message=stop_words(end),
-            attempt=self._attempt(job),
-            started=end.startedAt,
-            finished=end.finishedAt,
-            exit_code=end.exitCode,
-        )
+        return gone_after_stop(job.attempts, self._attempt(job), job.told)
 
     def _attempt(self, job: Job) -> int:
         """The number of its latest attempt; the logs remember pods that are gone for long."""

@@ -29,6 +29,12 @@ class Promise(dict):
 class Lab:
     """One campaign: its folder, its services, its findings."""
 
+    witness = "witness.py"
+    may_refuse = False
+    """a POST may be answered with 503: what the service depends on is broken"""
+    pieces = 40
+    pauses = (0.005, 0.01, 0.02)
+
     def __init__(self, name: str, seed: int, place: Path | None = None) -> None:
         self.name = name
         self.seed = seed
@@ -92,9 +98,13 @@ class Lab:
         folder = data or self.root / f"data{len(self.services)}"
         folder.mkdir(exist_ok=True)
         defaults = {"MODEL_TRAINING_CONFIG": ""}
-        service = Service(folder, self.pipelines, *options, **(defaults | variables))
+        service = Service(folder, *self.executor_options(), *options, **(defaults | variables))
         self.services.append(service)
         return service
+
+    def executor_options(self) -> list[str]:
+        """Where jobs run."""
+        return ["--pipelines", str(self.pipelines)]
 
     def violation(self, words: str) -> None:
         with self._lock:
@@ -144,12 +154,17 @@ class Lab:
 
     def judge(self, service: Service, promises: list[Promise]) -> None:
         """Let the witness judge all jobs that there are."""
+        self.sit(service, promises)
+
+    def sit(self, service: Service, promises: list[Promise], **more: object) -> dict:
+        """One sitting of the witness; what it says beside its verdict, which is noted."""
         case = self.root / "case.json"
         token = (service.data / "token").read_text().strip()
-        plain = {"url": service.url, "token": token, "truth": str(self.truth), "jobs": promises}
-        case.write_text(json.dumps(plain))
+        jobs = [dict(promise) for promise in promises]  # callers go on writing into them
+        plain = {"url": service.url, "token": token, "truth": str(self.truth), "jobs": jobs}
+        case.write_text(json.dumps(plain | more))
         judged = subprocess.run(
-            [sys.executable, "-S", "-E", str(HERE / "witness.py"), str(case)],
+            [sys.executable, "-S", "-E", str(HERE / self.witness), str(case)],
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -157,6 +172,7 @@ class Lab:
         self.checks += verdict["checks"]
         for words in verdict["violations"]:
             self.violation(words)
+        return verdict
 
     def started(self, name: str, seconds: float = 30.0) -> None:
         """Until the job itself says that it runs."""

@@ -1,0 +1,125 @@
+"""What every campaign on the cluster needs beside a lab: a namespace, an image, kubectl.
+
+The cluster is the one of ``testbed/up``, whose node is this machine: so the jobs write their
+truth into a folder that their PodTemplate mounts by the same path.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import uuid
+from collections import Counter
+from pathlib import Path
+
+from lab import HERE, Lab, Promise
+from service import ROOT, Service
+
+sys.path.insert(0, str(ROOT))
+from testbed import images
+from testbed.binaries import programs_folder
+from testbed.cluster import OPEN_REGISTRY, Cluster
+
+REGISTRY = f"{OPEN_REGISTRY}/faults"
+STRAY_S = 30.0  # seconds for the last pods to leave
+
+
+class ClusterLab(Lab):
+    """One campaign on the test cluster."""
+
+    witness = "cluster_witness.py"
+    may_refuse = True
+    pieces = 120
+    pauses = (0.02, 0.05)
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.cluster = Cluster()
+        self.kubeconfig = self.cluster.kubeconfig
+        self.namespace = f"faults-{uuid.uuid4().hex[:10]}"
+        self.cuts = 0  # how often the runtime was stopped since the last judgement
+        self.unavoidable = Counter[str]()
+        self.in_step: list[float] = []
+        super().__init__(name, seed)
+        self.truth.chmod(0o1777)
+        self._make({"kind": "Namespace", "metadata": {"name": self.namespace}})
+        self.at_end.append(self._leave)
+        self.image = self._image()
+        self.publish("words")
+
+    def kubectl(self, *arguments: str, given: object = None) -> str:
+        """What kubectl printed."""
+        argv = [
+            *(str(programs_folder() / "kubectl"), f"--kubeconfig={self.cluster.kubeconfig}"),
+            *("--namespace", self.namespace, *arguments),
+        ]
+        text = None if given is None else json.dumps(given)
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr}")
+        return done.stdout
+
+    def publish(self, pipeline: str) -> None:
+        """Make a pipeline of the job: its image, and a PodTemplate that mounts the truth."""
+        self.cluster.push(self.image, f"faults/model-training-{pipeline}", OPEN_REGISTRY)
+        mount = {"name": "truth", "mountPath": str(self.truth)}
+        volume = {"name": "truth", "hostPath": {"path": str(self.truth)}}
+        containers = [{"name": "training", "image": "by-the-service", "volumeMounts": [mount]}]
+        metadata = {"name": f"model-training-{pipeline}"}
+        spec = {"containers": containers, "volumes": [volume]}
+        self._make({"kind": "PodTemplate", "metadata": metadata, "template": {"spec": spec}})
+
+    def executor_options(self) -> list[str]:
+        return [
+            *("--executor", "kubernetes", "--namespace", self.namespace),
+            *("--kubeconfig", str(self.kubeconfig), "--registry", REGISTRY),
+        ]
+
+    def sit(self, service: Service, promises: list[Promise], **more: object) -> dict:
+        place = {
+            "kubectl": str(programs_folder() / "kubectl"),
+            "kubeconfig": str(self.cluster.kubeconfig),
+            "namespace": self.namespace,
+            "cuts": self.cuts,
+        }
+        verdict = super().sit(service, promises, cluster=place, **more)
+        self.unavoidable.update(verdict["unavoidable"])
+        return verdict
+
+    def judge_step(self, service: Service, promises: list[Promise], recovered: float) -> None:
+        """Every state is right soon after the recovery."""
+        verdict = self.sit(service, promises, recovered=recovered)
+        self.in_step.append(verdict.get("in_step_s", float("inf")))
+
+    def finish(self, service: Service, promises: list[Promise]) -> None:
+        """Judge all jobs, remove them, and see that the cluster has nothing of them."""
+        self.judge(service, promises)
+        self.remove_all(service)
+        self.judge(service, [])
+        self.cuts = 0
+        self.figures |= {
+            "in step again after at most, seconds": max(self.in_step, default=0.0),
+            "unavoidable": dict(self.unavoidable) or "nothing",
+        }
+
+    def _image(self) -> images.Image:
+        folder = self.root / "image"
+        folder.mkdir()
+        shutil.copy(HERE / "job.py", folder)
+        command = ["python3", "-S", "-E", "-u", "job.py"]
+        (folder / "pipeline.toml").write_text(f'name = "words"\ncommand = {json.dumps(command)}\n')
+        return images.pipeline(folder)
+
+    def _make(self, wanted: dict) -> None:
+        self.kubectl("create", "-f", "-", given={"apiVersion": "v1", **wanted})
+
+    def _leave(self) -> None:
+        self.kubectl("delete", "namespace", self.namespace, "--wait=false")
+
+
+def heal() -> None:
+    """Let what a killed campaign left paused go on, and start what does not run."""
+    cluster = Cluster()
+    for name in cluster.components():
+        if cluster.condition(name).state == "paused":
+            cluster.resume(name)
+    subprocess.run([str(ROOT / "testbed/up")], stdout=subprocess.DEVNULL, check=True)

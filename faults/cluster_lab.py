@@ -10,7 +10,6 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
-from pathlib import Path
 
 from lab import HERE, Lab, Promise
 from service import ROOT, Service
@@ -21,7 +20,6 @@ from testbed.binaries import programs_folder
 from testbed.cluster import OPEN_REGISTRY, Cluster
 
 REGISTRY = f"{OPEN_REGISTRY}/faults"
-STRAY_S = 30.0  # seconds for the last pods to leave
 
 
 class ClusterLab(Lab):

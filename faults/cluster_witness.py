@@ -173,9 +173,9 @@ class ClusterWitness(Witness):
         """Whether the runtime's restarts explain what is missing: a hole each."""
         holes = 0
         while log != wanted and holes < self.place["cuts"]:
-            same = next((n for n, (a, b) in enumerate(zip(log, wanted)) if a != b), len(log))
+            same = alike(log, wanted)
             rest = log[same:]
-            # Resume at the nearest place from which on it matches for long enough to be no chance.
+            # It goes on at the nearest place that matches for longer than by chance.
             found = wanted.find(rest[:64], same, same + TORN_BYTES + 64) if rest else -1
             if rest and found < 0:
                 return False
@@ -186,6 +186,13 @@ class ClusterWitness(Witness):
             holes += 1
         self.unavoidable["torn by containerd"] += holes
         return log == wanted
+
+
+def alike(one: bytes, other: bytes) -> int:
+    """How many bytes both begin with."""
+    pairs = zip(one, other, strict=False)
+    differs = (number for number, (a, b) in enumerate(pairs) if a != b)
+    return next(differs, min(len(one), len(other)))
 
 
 if __name__ == "__main__":

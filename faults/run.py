@@ -1,9 +1,10 @@
 """The faults that the service survives, each a campaign of its own, counted and judged.
 
 ``run.py [--cluster] [NAME ...] [--count N] [--seed N] [--ci]``: a line a campaign, figures in
-``.bench/faults.json`` (``faults-cluster.json``), exit 1 on any violation. With ``--cluster`` the
-jobs run on the test cluster of ``testbed/up``, which is started, and whose parts are broken. A campaign runs in a process of its own; those
-that mount something, in a mount namespace of their own, so that nothing of it can be left behind.
+``.bench/faults.json`` (or ``faults-cluster.json``), exit 1 on any violation. A campaign runs in a
+process of its own; those that mount something, in a mount namespace of their own, so that nothing
+of it can be left behind. With ``--cluster`` jobs run on the test cluster of ``testbed/up``, which
+is started, and whose parts are broken and mended.
 """
 
 import argparse

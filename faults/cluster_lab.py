@@ -15,6 +15,8 @@ from lab import HERE, Lab, Promise
 from service import ROOT, Service
 
 sys.path.insert(0, str(ROOT))
+from toxiproxy import Toxiproxy
+
 from testbed import images
 from testbed.binaries import programs_folder
 from testbed.cluster import OPEN_REGISTRY, Cluster
@@ -71,6 +73,23 @@ class ClusterLab(Lab):
             *("--executor", "kubernetes", "--namespace", self.namespace),
             *("--kubeconfig", str(self.kubeconfig), "--registry", REGISTRY),
         ]
+
+    def put_network_between(self) -> None:
+        """Let the services of this campaign reach the API server through a network to cut."""
+        self.network = Toxiproxy(self.cluster.url, self.root / "toxiproxy.log")
+        self.at_end.append(self.network.end)
+        direct = self.cluster.kubeconfig.read_text()
+        through = f"https://127.0.0.1:{self.network.port}"
+        self.kubeconfig = self.root / "kubeconfig"
+        self.kubeconfig.write_text(direct.replace(self.cluster.url, through))
+        self.kubeconfig.chmod(0o600)
+
+    def mend(self) -> None:
+        """Start what does not run, as a machine's service manager does; until all of it works."""
+        for name in self.cluster.components():
+            self.cluster.start(name)
+        self.cluster.wait_ready()
+        self.until(self.cluster.node_ready, "the node is not ready", 60)
 
     def sit(self, service: Service, promises: list[Promise], **more: object) -> dict:
         place = {

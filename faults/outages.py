@@ -4,6 +4,7 @@ Each round: callers of every kind, jobs that run, an outage, callers who come wh
 recovery; then the service must be in step with the cluster again within seconds.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -25,15 +26,72 @@ def api_server_killed(lab: ClusterLab) -> Iterator[None]:
     try:
         yield
     finally:
-        lab.cluster.start("kube-apiserver")
-        lab.cluster.wait_ready("kube-apiserver")
+        lab.mend()
 
 
-OUTAGES: dict[str, Outage] = {"api-server-kill": api_server_killed}
+@contextmanager
+def api_server_stopped(lab: ClusterLab) -> Iterator[None]:
+    """Connections stay open and nobody answers."""
+    lab.cluster.pause("kube-apiserver")
+    try:
+        yield
+    finally:
+        lab.cluster.resume("kube-apiserver")
+        lab.mend()
+
+
+@contextmanager
+def etcd_stopped(lab: ClusterLab) -> Iterator[None]:
+    lab.cluster.stop("etcd")
+    try:
+        yield
+    finally:
+        lab.mend()
+
+
+@contextmanager
+def kubelet_restarted(lab: ClusterLab) -> Iterator[None]:
+    lab.cluster.kill("kubelet", lab.random.choice([signal.SIGTERM, signal.SIGKILL]))
+    try:
+        yield
+    finally:
+        lab.mend()
+
+
+@contextmanager
+def containerd_restarted(lab: ClusterLab) -> Iterator[None]:
+    lab.cuts += 1
+    lab.cluster.kill("containerd", lab.random.choice([signal.SIGTERM, signal.SIGKILL]))
+    try:
+        yield
+    finally:
+        lab.mend()
+
+
+@contextmanager
+def network_cut(lab: ClusterLab) -> Iterator[None]:
+    network = lab.network
+    lab.random.choice([network.refuse, network.swallow])()
+    try:
+        yield
+    finally:
+        network.restore()
+
+
+OUTAGES: dict[str, Outage] = {
+    "api-server-kill": api_server_killed,
+    "api-server-stop": api_server_stopped,
+    "etcd-stop": etcd_stopped,
+    "kubelet-restart": kubelet_restarted,
+    "containerd-restart": containerd_restarted,
+    "network-cut": network_cut,
+}
 
 
 def campaign(lab: ClusterLab, count: int) -> None:
     """``count`` outages of the kind that the campaign is named for."""
+    if lab.name == "network-cut":
+        lab.put_network_between()
     service = lab.service().up()
     while lab.rounds < count:
         callers = Callers(lab, service)

@@ -38,6 +38,11 @@ CAMPAIGNS = {
 }
 ON_CLUSTER = {
     "api-server-kill": "outages",
+    "api-server-stop": "outages",
+    "etcd-stop": "outages",
+    "kubelet-restart": "outages",
+    "containerd-restart": "outages",
+    "network-cut": "outages",
 }
 USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
 USUAL_ON_CLUSTER = 20

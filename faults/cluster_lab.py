@@ -27,6 +27,7 @@ REGISTRY = f"{OPEN_REGISTRY}/faults"
 class ClusterLab(Lab):
     """One campaign on the test cluster."""
 
+    executor = "kubernetes"
     witness = "cluster_witness.py"
     may_refuse = True
     pieces = 120
@@ -103,15 +104,12 @@ class ClusterLab(Lab):
         return verdict
 
     def judge_step(self, service: Service, promises: list[Promise], recovered: float) -> None:
-        """Every state is right soon after the recovery."""
         verdict = self.sit(service, promises, recovered=recovered)
         self.in_step.append(verdict.get("in_step_s", float("inf")))
 
     def finish(self, service: Service, promises: list[Promise]) -> None:
-        """Judge all jobs, remove them, and see that the cluster has nothing of them."""
-        self.judge(service, promises)
-        self.remove_all(service)
-        self.judge(service, [])
+        super().finish(service, promises)
+        self.judge(service, [])  # the cluster has nothing of them
         self.cuts = 0
         self.figures |= {
             "in step again after at most, seconds": max(self.in_step, default=0.0),

@@ -29,6 +29,7 @@ class Promise(dict):
 class Lab:
     """One campaign: its folder, its services, its findings."""
 
+    executor = "local"
     witness = "witness.py"
     may_refuse = False
     """a POST may be answered with 503: what the service depends on is broken"""
@@ -155,6 +156,14 @@ class Lab:
     def judge(self, service: Service, promises: list[Promise]) -> None:
         """Let the witness judge all jobs that there are."""
         self.sit(service, promises)
+
+    def judge_step(self, service: Service, promises: list[Promise], recovered: float) -> None:
+        """Every state is right soon after a recovery (monotonic seconds)."""
+
+    def finish(self, service: Service, promises: list[Promise]) -> None:
+        """Judge all jobs, and remove them."""
+        self.judge(service, promises)
+        self.remove_all(service)
 
     def sit(self, service: Service, promises: list[Promise], **more: object) -> dict:
         """One sitting of the witness; what it says beside its verdict, which is noted."""

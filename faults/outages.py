@@ -104,17 +104,22 @@ def campaign(lab: ClusterLab, count: int) -> None:
 
 def one(lab: ClusterLab, callers: Callers, outage: Outage) -> None:
     """One round."""
-    already = len(callers.promises)
-    callers.send_in()
-    now = callers.promises[already:]
-    lab.until(lambda: any(runs(lab, each["name"]) for each in now), "no job runs", RUNNING_S)
-    time.sleep(lab.random.uniform(0, BEFORE_S))
+    some_run(lab, callers)
     with outage(lab):
         callers.send_in()
         time.sleep(lab.random.uniform(*OUTAGE_S))
     recovered = time.monotonic()
     lab.judge_step(callers.service, callers.promises, recovered)
     lab.rounds += 1
+
+
+def some_run(lab: ClusterLab, callers: Callers) -> None:
+    """Send callers in; a moment after the first of their jobs has started."""
+    already = len(callers.promises)
+    callers.send_in()
+    now = callers.promises[already:]
+    lab.until(lambda: any(runs(lab, each["name"]) for each in now), "no job runs", RUNNING_S)
+    time.sleep(lab.random.uniform(0, BEFORE_S))
 
 
 def runs(lab: ClusterLab, name: str | None) -> bool:

@@ -43,6 +43,8 @@ ON_CLUSTER = {
     "kubelet-restart": "outages",
     "containerd-restart": "outages",
     "network-cut": "outages",
+    "registry-away": "registry_away",
+    "server-kill": "server_kill",
 }
 USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
 USUAL_ON_CLUSTER = 20

@@ -1,38 +1,53 @@
 """The server is killed, at named points of its code and at random moments, and comes back.
 
 Meanwhile callers submit, follow, stop and delete. In a share of the deaths the ledger is removed
-too.
+too. On one machine, and on the cluster.
 """
 
+import json
 import signal
 import subprocess
 import time
 from collections import Counter
+from typing import NamedTuple
 
 from callers import Callers
 from lab import Lab
 from service import ROOT
 
-BLOCK = 10  # rounds until everybody has finished and the witness judges
-POINT_S = 4.0  # seconds for a named point to be reached
-RANDOM_S = 0.7  # the longest time until a kill at random
-LEDGER_SHARE = 0.2  # of the deaths after which the ledger is gone
 SLOTS = "6"
 
 
-def named_points() -> list[str]:
+class Pace(NamedTuple):
+    """What may be expected of an executor, and when."""
+
+    block: int  # rounds until everybody has finished and the witness judges
+    point_s: float  # seconds for a named point to be reached
+    times: int  # at most so often until the server dies there
+    random_s: float  # the longest time until a kill at random
+    ledger_share: float  # of the deaths after which the ledger is gone
+    options: tuple[str, ...]
+
+
+PACES = {
+    "local": Pace(10, 4.0, 3, 0.7, 0.2, ("--slots", SLOTS)),
+    # A stopped job is forgotten by the cluster at once: a lost ledger would take it along.
+    "kubernetes": Pace(6, 12.0, 1, 4.0, 0.0, ()),
+}
+
+
+def named_points(executor: str) -> list[str]:
     """The names in the product's own table, asked of it by a process of its own.
 
-    Those of a cluster are left out: no job of this campaign runs on one.
+    Those of other executors are left out: no job of this campaign runs there.
     """
-    code = (
-        "from model_training.crash_points import POINTS\n"
-        "print(*(point for point, where in POINTS.items() if not where.startswith('kubernetes')))"
-    )
+    code = "from model_training.crash_points import POINTS; import json; print(json.dumps(POINTS))"
     listed = subprocess.run(
         [str(ROOT / ".venv/bin/python"), "-c", code], stdout=subprocess.PIPE, check=True
     )
-    return listed.stdout.decode().split()
+    others = PACES.keys() - {executor}
+    table: dict[str, str] = json.loads(listed.stdout)
+    return [point for point, where in table.items() if where.partition(":")[0] not in others]
 
 
 class Rounds:
@@ -40,9 +55,10 @@ class Rounds:
 
     def __init__(self, lab: Lab, count: int) -> None:
         self.lab = lab
-        self.points = named_points()
+        self.pace = PACES[lab.executor]
+        self.points = named_points(lab.executor)
         self.hits = Counter[str]()
-        self.service = lab.service("--slots", SLOTS)
+        self.service = lab.service(*self.pace.options)
         self.plan: list[str | None] = [*self.points]
         self.plan += [
             None if lab.random.random() < 0.5 else lab.random.choice(self.points)
@@ -55,7 +71,7 @@ class Rounds:
 
     def run(self) -> None:
         while self.plan:
-            self.block([self.plan.pop() for _ in range(min(BLOCK, len(self.plan)))])
+            self.block([self.plan.pop() for _ in range(min(self.pace.block, len(self.plan)))])
             if not self.plan and self.again:
                 self.plan, self.again = list(self.again), []
         self.lab.figures |= {
@@ -71,10 +87,10 @@ class Rounds:
         for point in plan:
             self.one_death(callers, point)
         self.service.up()
+        self.lab.judge_step(self.service, callers.promises, time.monotonic())
         callers.finish()
         callers.settle()
-        self.lab.judge(self.service, callers.promises)
-        self.lab.remove_all(self.service)
+        self.lab.finish(self.service, callers.promises)
         self.service.end()
         self.ledgers_removed += callers.ledgers_removed
         self.resumes += callers.resumes
@@ -82,10 +98,14 @@ class Rounds:
     def one_death(self, callers: Callers, point: str | None) -> None:
         armed = {}
         if point:
-            armed["MODEL_TRAINING_CRASH_AT"] = f"{point}:{self.lab.random.randint(1, 3)}"
+            armed["MODEL_TRAINING_CRASH_AT"] = (
+                f"{point}:{self.lab.random.randint(1, self.pace.times)}"
+            )
         came_up = self.service.start(**armed)
         callers.send_in()
-        deadline = time.monotonic() + (POINT_S if point else self.lab.random.uniform(0, RANDOM_S))
+        deadline = time.monotonic() + (
+            self.pace.point_s if point else self.lab.random.uniform(0, self.pace.random_s)
+        )
         while self.service.is_alive and time.monotonic() < deadline:
             time.sleep(0.005)
         by_itself = not self.service.is_alive
@@ -99,7 +119,7 @@ class Rounds:
         if point and not by_itself and not self.hits[point]:
             self.again.append(point)
         self.lab.rounds += 1
-        if self.lab.random.random() < LEDGER_SHARE:
+        if self.lab.random.random() < self.pace.ledger_share:
             self.lab.remove_ledger(self.service)
             callers.ledgers_removed += 1
 

@@ -113,7 +113,7 @@ class ClusterLab(Lab):
         self.cuts = 0
         self.figures |= {
             "in step again after at most, seconds": max(self.in_step, default=0.0),
-            "unavoidable": dict(self.unavoidable) or "nothing",
+            "unavoidable": dict(+self.unavoidable) or "nothing",
         }
 
     def _image(self) -> images.Image:

@@ -162,30 +162,31 @@ class ClusterWitness(Witness):
 
     def is_whole(self, log: bytes, wanted: bytes, missing: list[tuple[int, int]]) -> bool:
         if not missing:
-            return log == wanted or self.is_torn(log, wanted)
+            return log == self.torn(log, wanted)
         # A gap of one position stands for as many bytes as there may be.
-        self.unavoidable["stopped, end of its log lost"] += 1
         start, end = missing[-1]
         at_the_end = len(missing) == 1 and end - start == 1 and start == len(log)
-        return at_the_end and wanted.startswith(log)
+        self.unavoidable["stopped, end of its log lost"] += at_the_end
+        return at_the_end and self.is_begin(log, wanted)
 
-    def is_torn(self, log: bytes, wanted: bytes) -> bool:
-        """Whether the runtime's restarts explain what is missing: a hole each."""
-        holes = 0
-        while log != wanted and holes < self.place["cuts"]:
+    def is_begin(self, log: bytes, whole: bytes) -> bool:
+        return self.torn(log, whole).startswith(log)
+
+    def torn(self, log: bytes, wanted: bytes) -> bytes:
+        """What is wanted, but for what restarts of the runtime explain: a hole each."""
+        for _ in range(self.place["cuts"]):
             same = alike(log, wanted)
-            rest = log[same:]
-            # It goes on at the nearest place that matches for longer than by chance.
-            found = wanted.find(rest[:64], same, same + TORN_BYTES + 64) if rest else -1
-            if rest and found < 0:
-                return False
-            size = (found if rest else len(wanted)) - same
-            if size > TORN_BYTES:
-                return False
-            wanted = without(wanted, [(same, same + size)])
-            holes += 1
-        self.unavoidable["torn by containerd"] += holes
-        return log == wanted
+            if same == len(log) or same == len(wanted):
+                break
+            # It goes on where it matches for longest: a line may repeat itself.
+            places = range(same + 1, min(same + TORN_BYTES, len(wanted)) + 1)
+            likely = [place for place in places if wanted.startswith(log[same : same + 64], place)]
+            if not likely:
+                break
+            found = max(likely, key=lambda place: alike(log[same:], wanted[place:]))
+            self.unavoidable["torn by containerd"] += 1
+            wanted = without(wanted, [(same, found)])
+        return wanted
 
 
 def alike(one: bytes, other: bytes) -> int:

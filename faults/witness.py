@@ -112,7 +112,7 @@ class Witness:
         if followed:
             whole = self.printed(promised, promised["pieces"])
             got = Path(followed["file"]).read_bytes()
-            self.expect(whole.startswith(got), f"{name}: a follower got other bytes")
+            self.expect(self.is_begin(got, whole), f"{name}: a follower got other bytes")
             self.expect(not followed["faults"], f"{name}: {followed['faults']}")
 
     def judge_left(self, promised: dict) -> None:
@@ -162,7 +162,7 @@ class Witness:
             self.expect(whole, f"{name}: log is not what was printed; {sizes}")
         else:
             whole = self.printed(promised, promised["pieces"])
-            self.expect(whole.startswith(log), f"{name}: log holds what was never printed")
+            self.expect(self.is_begin(log, whole), f"{name}: log holds what was never printed")
         if promised.get("followed"):
             self.judge_follower(promised, log, missing)
 
@@ -177,6 +177,10 @@ class Witness:
     def is_whole(self, log: bytes, wanted: bytes, missing: list[tuple[int, int]]) -> bool:
         """Whether the log is what was printed, but for what it says to be missing."""
         return log == without(wanted, missing)
+
+    def is_begin(self, log: bytes, whole: bytes) -> bool:
+        """Whether the log is what was printed first."""
+        return whole.startswith(log)
 
     def judge_follower(self, promised: dict, log: bytes, missing: list[tuple[int, int]]) -> None:
         name, followed = promised["name"], promised["followed"]

@@ -10,18 +10,18 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from typing import Self
 
 from lab import HERE, Lab, Promise
 from service import ROOT, Service
 
 sys.path.insert(0, str(ROOT))
+from own_registry import OwnRegistry
 from toxiproxy import Toxiproxy
 
 from testbed import images
 from testbed.binaries import programs_folder
-from testbed.cluster import OPEN_REGISTRY, Cluster
-
-REGISTRY = f"{OPEN_REGISTRY}/faults"
+from testbed.cluster import Cluster
 
 
 class ClusterLab(Lab):
@@ -41,9 +41,22 @@ class ClusterLab(Lab):
         self.unavoidable = Counter[str]()
         self.in_step: list[float] = []
         super().__init__(name, seed)
-        self.truth.chmod(0o1777)
-        self._make({"kind": "Namespace", "metadata": {"name": self.namespace}})
+
+    def __enter__(self) -> Self:
+        try:
+            self._prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _prepare(self) -> None:
+        self.truth.chmod(0o1777)  # jobs run as another user
+        self.registry = OwnRegistry(self.root / "registry")
+        self.at_end.append(self.registry.stop)
+        self.registry.start()
         self.at_end.append(self._leave)
+        self._make({"kind": "Namespace", "metadata": {"name": self.namespace}})
         self.image = self._image()
         self.publish("words")
 
@@ -61,7 +74,7 @@ class ClusterLab(Lab):
 
     def publish(self, pipeline: str) -> None:
         """Make a pipeline of the job: its image, and a PodTemplate that mounts the truth."""
-        self.cluster.push(self.image, f"faults/model-training-{pipeline}", OPEN_REGISTRY)
+        self.registry.push(self.image, f"model-training-{pipeline}")
         mount = {"name": "truth", "mountPath": str(self.truth)}
         volume = {"name": "truth", "hostPath": {"path": str(self.truth)}}
         containers = [{"name": "training", "image": "by-the-service", "volumeMounts": [mount]}]
@@ -72,7 +85,7 @@ class ClusterLab(Lab):
     def executor_options(self) -> list[str]:
         return [
             *("--executor", "kubernetes", "--namespace", self.namespace),
-            *("--kubeconfig", str(self.kubeconfig), "--registry", REGISTRY),
+            *("--kubeconfig", str(self.kubeconfig), "--registry", self.registry.address),
         ]
 
     def put_network_between(self) -> None:

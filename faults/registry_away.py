@@ -35,14 +35,14 @@ def one(lab: ClusterLab, callers: Callers) -> None:
     service, unseen = callers.service, f"words-{lab.rounds}"
     lab.publish(unseen)
     some_run(lab, callers)
-    lab.cluster.stop("registry")
+    lab.registry.stop()
     try:
         callers.send_in()
         refused(lab, service, unseen)
         time.sleep(lab.random.uniform(*OUTAGE_S))
         refused(lab, service, unseen)
     finally:
-        lab.mend()
+        lab.registry.start()
     recovered = time.monotonic()
     accepted(lab, callers, unseen)
     note(lab, "slowest to be accepted again, seconds", time.monotonic() - recovered)

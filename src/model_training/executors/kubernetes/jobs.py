@@ -4,7 +4,6 @@ All of it can be read again from the cluster, but for the stops in ``stops.py``.
 """
 
 import asyncio
-import json
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,9 +12,10 @@ from typing import cast
 
 import msgspec
 
+from model_training.errors import MalformedRequest
 from model_training.executors.kubernetes.objects import EventRow, JobRow, PodRow
 from model_training.executors.kubernetes.observation import Case, Seen
-from model_training.jobs import JobSpec, JobState, JSONObject, parse_time
+from model_training.jobs import JobSpec, JobState, parse_time
 from model_training.names import pipeline_of_foreign_job
 from model_training.strict_json import parse_json
 
@@ -144,10 +144,11 @@ def spec_of(row: JobRow) -> JobSpec:
     if row.spec is None:
         return _foreign_spec(row)
     try:
-        record = cast("JSONObject", json.loads(row.spec))
+        record = msgspec.json.decode(row.spec, type=dict[str, object])
         record["parameters"] = parse_json((row.parameters or "{}").encode())
-        spec = JobSpec.from_json(record)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        record["created_at"] = parse_time(str(record["created_at"]))
+        spec = msgspec.convert(record, JobSpec)  # unlike from_json, it minds the types
+    except (msgspec.MsgspecError, MalformedRequest, ValueError, KeyError):
         return _foreign_spec(row)  # somebody edited it
     return replace(spec, name=row.name, namespace=row.namespace)
 

@@ -24,7 +24,8 @@ from model_training.executors.kubernetes.observation import (
 )
 from model_training.jobs import JobState, Observation, Reason
 
-LOG_WAIT_S: Final = 10.0  # seconds that an end waits for its log, since that has last grown
+LOG_WAIT_S: Final = 15.0  # seconds that an end waits for its log, since that has last grown;
+# longer than the collector asks for a log that is refused, so that the gap is there
 
 _versions = itertools.count(time.monotonic_ns())
 

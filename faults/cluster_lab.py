@@ -37,7 +37,7 @@ class ClusterLab(Lab):
         self.cluster = Cluster()
         self.kubeconfig = self.cluster.kubeconfig
         self.namespace = f"faults-{uuid.uuid4().hex[:10]}"
-        self.cuts = 0  # how often the runtime was stopped since the last judgement
+        self.cuts: list[list[float]] = []  # from when to when the runtime was stopped, by the clock
         self.unavoidable = Counter[str]()
         self.in_step: list[float] = []
         super().__init__(name, seed)
@@ -123,7 +123,7 @@ class ClusterLab(Lab):
     def finish(self, service: Service, promises: list[Promise]) -> None:
         super().finish(service, promises)
         self.judge(service, [])  # the cluster has nothing of them
-        self.cuts = 0
+        self.cuts.clear()
         self.figures |= {
             "in step again after at most, seconds": max(self.in_step, default=0.0),
             "unavoidable": dict(+self.unavoidable) or "nothing",

@@ -1,7 +1,7 @@
 """The witness of a cluster: asks kubectl too what there is. Imports nothing of the product.
 
 Beside what ``witness.py`` reads there is ``cluster``: ``kubectl``, ``kubeconfig``, ``namespace``,
-and ``cuts`` (how often the runtime that passes output on was stopped). With ``recovered``
+and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on). With ``recovered``
 (monotonic seconds) it only judges whether the service is in step with the cluster again in time,
 and prints how long that took as ``in_step_s``.
 
@@ -12,6 +12,8 @@ What Kubernetes itself makes unavoidable, counted as ``unavoidable`` and no viol
 - ``stopped, exit code lost``: the same, of the pod's last status.
 - ``torn by containerd``: it keeps in memory what it has read of a line; a restart loses that,
   and nobody is told. One hole a restart, of at most 16 KiB, in a log.
+- ``ended while containerd was away``: it has lost the exit code when it comes back, and makes up
+  255; what the job printed since is lost with it.
 - ``CR dropped``: ``\\r\\n`` is ``\\n`` in the node's log.
 """
 
@@ -20,12 +22,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 
 from witness import Witness, sit, without
 
 STEP_S = 10.0  # seconds after the recovery until every state is right
 LEFT_S = 10.0  # seconds until a stopped job's pod has left, whose end is told before
 TORN_BYTES = 16 * 1024  # of containerd's buffer
+MADE_UP = ("failed", "Error", 255)
 ENDS = {"succeeded", "failed", "stopped"}
 ASKED = {
     "stop": {"stopping", "stopped"},
@@ -150,7 +154,15 @@ class ClusterWitness(Witness):
         if promised["stop"] and starts and end == ("stopped", None, None):
             self.unavoidable["stopped, exit code lost"] += 1
             return True
+        if end == MADE_UP and self.ended_in_cut(job["name"]):
+            self.unavoidable["ended while containerd was away"] += 1
+            return True
         return super().is_true_end(promised, job, starts, left)
+
+    def ended_in_cut(self, name: str) -> bool:
+        """Whether the last that the job wrote down fell into the runtime's absence."""
+        wrote = (Path(self.case["truth"]) / name).stat().st_mtime
+        return any(began <= wrote <= ended for began, ended in self.place["cuts"])
 
     def printed(self, promised: dict, pieces: int) -> bytes:
         whole = super().printed(promised, pieces)
@@ -160,9 +172,12 @@ class ClusterWitness(Witness):
     def may_have_gaps(self, promised: dict) -> bool:
         return promised["stop"]
 
-    def is_whole(self, log: bytes, wanted: bytes, missing: list[tuple[int, int]]) -> bool:
+    def is_whole(
+        self, promised: dict, log: bytes, wanted: bytes, missing: list[tuple[int, int]]
+    ) -> bool:
         if not missing:
-            return log == self.torn(log, wanted)
+            end_is_lost = self.ended_in_cut(promised["name"])
+            return log == self.torn(log, wanted) or (end_is_lost and self.is_begin(log, wanted))
         # A gap of one position stands for as many bytes as there may be.
         start, end = missing[-1]
         at_the_end = len(missing) == 1 and end - start == 1 and start == len(log)
@@ -174,7 +189,7 @@ class ClusterWitness(Witness):
 
     def torn(self, log: bytes, wanted: bytes) -> bytes:
         """What is wanted, but for what restarts of the runtime explain: a hole each."""
-        for _ in range(self.place["cuts"]):
+        for _ in self.place["cuts"]:
             same = alike(log, wanted)
             if same == len(log) or same == len(wanted):
                 break

@@ -60,12 +60,13 @@ def kubelet_restarted(lab: ClusterLab) -> Iterator[None]:
 
 @contextmanager
 def containerd_restarted(lab: ClusterLab) -> Iterator[None]:
-    lab.cuts += 1
+    began = time.time()
     lab.cluster.kill("containerd", lab.random.choice([signal.SIGTERM, signal.SIGKILL]))
     try:
         yield
     finally:
         lab.mend()
+        lab.cuts.append([began, time.time()])
 
 
 @contextmanager

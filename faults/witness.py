@@ -158,7 +158,7 @@ class Witness:
         if left is not None:
             wanted = self.printed(promised, left[1])
             sizes = f"{len(log)} bytes, {len(wanted)} were printed, {missing} are missing"
-            whole = self.is_whole(log, wanted, missing)
+            whole = self.is_whole(promised, log, wanted, missing)
             self.expect(whole, f"{name}: log is not what was printed; {sizes}")
         else:
             whole = self.printed(promised, promised["pieces"])
@@ -174,7 +174,9 @@ class Witness:
         """What the log holds when the job has said so many pieces."""
         return words(promised["seed"], pieces)
 
-    def is_whole(self, log: bytes, wanted: bytes, missing: list[tuple[int, int]]) -> bool:
+    def is_whole(
+        self, promised: dict, log: bytes, wanted: bytes, missing: list[tuple[int, int]]
+    ) -> bool:
         """Whether the log is what was printed, but for what it says to be missing."""
         return log == without(wanted, missing)
 

@@ -1,9 +1,9 @@
 """The witness of a cluster: asks kubectl too what there is. Imports nothing of the product.
 
 Beside what ``witness.py`` reads there is ``cluster``: ``kubectl``, ``kubeconfig``, ``namespace``,
-and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on). With ``recovered``
-(monotonic seconds) it only judges whether the service is in step with the cluster again in time,
-and prints how long that took as ``in_step_s``.
+and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on).
+With ``recovered`` (monotonic seconds) it only judges whether the service is in step with the
+cluster again in time, and prints how long that took as ``in_step_s``.
 
 What Kubernetes itself makes unavoidable, counted as ``unavoidable`` and no violation:
 

@@ -111,6 +111,7 @@ class ClusterLab(Lab):
             "kubeconfig": str(self.cluster.kubeconfig),
             "namespace": self.namespace,
             "cuts": self.cuts,
+            "node_breaks": self.name in {"kubelet-restart", "containerd-restart"},
         }
         verdict = super().sit(service, promises, cluster=place, **more)
         self.unavoidable.update(verdict["unavoidable"])

@@ -1,7 +1,8 @@
 """The witness of a cluster: asks kubectl too what there is. Imports nothing of the product.
 
 Beside what ``witness.py`` reads there is ``cluster``: ``kubectl``, ``kubeconfig``, ``namespace``,
-and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on).
+and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on);
+``node_breaks`` says that it is parts of the node that break.
 With ``recovered`` (monotonic seconds) it only judges whether the service is in step with the
 cluster again in time, and prints how long that took as ``in_step_s``.
 
@@ -14,6 +15,8 @@ What Kubernetes itself makes unavoidable, counted as ``unavoidable`` and no viol
   and nobody is told. One hole a restart, of at most 16 KiB, in a log.
 - ``ended while containerd was away``: it has lost the exit code when it comes back, and makes up
   255; what the job printed since is lost with it.
+- ``given up by the node while it started``: a container whose start its kubelet or containerd did
+  not live to see is a failed one, and a pod that is never restarted fails with it.
 - ``CR dropped``: ``\\r\\n`` is ``\\n`` in the node's log.
 """
 
@@ -29,6 +32,7 @@ from witness import Witness, sit, without
 STEP_S = 10.0  # seconds after the recovery until every state is right
 LEFT_S = 10.0  # seconds until a stopped job's pod has left, whose end is told before
 TORN_BYTES = 16 * 1024  # of containerd's buffer
+NOT_STARTED = ("failed", "StartFailed", None)
 MADE_UP = ("failed", "Error", 255)
 ENDS = {"succeeded", "failed", "stopped"}
 ASKED = {
@@ -156,6 +160,9 @@ class ClusterWitness(Witness):
             return True
         if end == MADE_UP and self.ended_in_cut(job["name"]):
             self.unavoidable["ended while containerd was away"] += 1
+            return True
+        if end == NOT_STARTED and not starts and self.place["node_breaks"]:
+            self.unavoidable["given up by the node while it started"] += 1
             return True
         return super().is_true_end(promised, job, starts, left)
 

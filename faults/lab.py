@@ -29,6 +29,13 @@ class Promise(dict):
 class Lab:
     """One campaign: its folder, its services, its findings."""
 
+    executor = "local"
+    witness = "witness.py"
+    may_refuse = False
+    """a POST may be answered with 503: what the service depends on is broken"""
+    pieces = 40
+    pauses = (0.005, 0.01, 0.02)
+
     def __init__(self, name: str, seed: int, place: Path | None = None) -> None:
         self.name = name
         self.seed = seed
@@ -92,9 +99,13 @@ class Lab:
         folder = data or self.root / f"data{len(self.services)}"
         folder.mkdir(exist_ok=True)
         defaults = {"MODEL_TRAINING_CONFIG": ""}
-        service = Service(folder, self.pipelines, *options, **(defaults | variables))
+        service = Service(folder, *self.executor_options(), *options, **(defaults | variables))
         self.services.append(service)
         return service
+
+    def executor_options(self) -> list[str]:
+        """Where jobs run."""
+        return ["--pipelines", str(self.pipelines)]
 
     def violation(self, words: str) -> None:
         with self._lock:
@@ -144,12 +155,25 @@ class Lab:
 
     def judge(self, service: Service, promises: list[Promise]) -> None:
         """Let the witness judge all jobs that there are."""
+        self.sit(service, promises)
+
+    def judge_step(self, service: Service, promises: list[Promise], recovered: float) -> None:
+        """Every state is right soon after a recovery (monotonic seconds)."""
+
+    def finish(self, service: Service, promises: list[Promise]) -> None:
+        """Judge all jobs, and remove them."""
+        self.judge(service, promises)
+        self.remove_all(service)
+
+    def sit(self, service: Service, promises: list[Promise], **more: object) -> dict:
+        """One sitting of the witness; what it says beside its verdict, which is noted."""
         case = self.root / "case.json"
         token = (service.data / "token").read_text().strip()
-        plain = {"url": service.url, "token": token, "truth": str(self.truth), "jobs": promises}
-        case.write_text(json.dumps(plain))
+        jobs = [dict(promise) for promise in promises]  # callers go on writing into them
+        plain = {"url": service.url, "token": token, "truth": str(self.truth), "jobs": jobs}
+        case.write_text(json.dumps(plain | more))
         judged = subprocess.run(
-            [sys.executable, "-S", "-E", str(HERE / "witness.py"), str(case)],
+            [sys.executable, "-S", "-E", str(HERE / self.witness), str(case)],
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -157,6 +181,7 @@ class Lab:
         self.checks += verdict["checks"]
         for words in verdict["violations"]:
             self.violation(words)
+        return verdict
 
     def started(self, name: str, seconds: float = 30.0) -> None:
         """Until the job itself says that it runs."""

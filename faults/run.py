@@ -1,8 +1,10 @@
 """The faults that the service survives, each a campaign of its own, counted and judged.
 
-``run.py [NAME ...] [--count N] [--seed N] [--ci]``: a line a campaign, figures in
-``.bench/faults.json``, exit 1 on any violation. A campaign runs in a process of its own; those
-that mount something, in a mount namespace of their own, so that nothing of it can be left behind.
+``run.py [--cluster] [NAME ...] [--count N] [--seed N] [--ci]``: a line a campaign, figures in
+``.bench/faults.json`` (or ``faults-cluster.json``), exit 1 on any violation. A campaign runs in a
+process of its own; those that mount something, in a mount namespace of their own, so that nothing
+of it can be left behind. With ``--cluster`` jobs run on the test cluster of ``testbed/up``, which
+is started, and whose parts are broken and mended.
 """
 
 import argparse
@@ -16,9 +18,13 @@ import tempfile
 import time
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lab import Lab
 
 HERE = Path(__file__).resolve().parent
-REPORT = HERE.parent / ".bench" / "faults.json"
+REPORTS = HERE.parent / ".bench"
 CAMPAIGNS = {
     "server-kill": "server_kill",
     "adoption": "adoption",
@@ -30,7 +36,19 @@ CAMPAIGNS = {
     "shutdown": "shutdown",
     "second-server": "second_server",
 }
+ON_CLUSTER = {
+    "api-server-kill": "outages",
+    "api-server-stop": "outages",
+    "etcd-stop": "outages",
+    "kubelet-restart": "outages",
+    "containerd-restart": "outages",
+    "network-cut": "outages",
+    "registry-away": "registry_away",
+    "server-kill": "server_kill",
+}
 USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
+USUAL_ON_CLUSTER = 20
+CI_ON_CLUSTER = 2
 NEED_MOUNTS = {"supervisor-kill", "host-restart", "clock", "trees", "disk-full"}
 
 
@@ -43,12 +61,17 @@ def main() -> int:
         print("--ci says how many; leave --count out", file=sys.stderr)
         return 2
     began = time.monotonic()
+    if given.cluster:
+        from cluster_lab import heal
+
+        heal()
     reports = []
-    for name in given.names or CAMPAIGNS:
-        reports.append(one(name, given.count or USUAL[name], given.seed))
+    for name in given.names or given.campaigns:
+        reports.append(one(name, count_of(name, given), given.seed, cluster=given.cluster))
         print(line(reports[-1]), flush=True)
-    REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps(reports, indent=2) + "\n")
+    REPORTS.mkdir(exist_ok=True)
+    file = REPORTS / ("faults-cluster.json" if given.cluster else "faults.json")
+    file.write_text(json.dumps(reports, indent=2) + "\n")
     bad = [report["name"] for report in reports if report["violations"]]
     seconds = time.monotonic() - began
     print(
@@ -57,9 +80,23 @@ def main() -> int:
     return 1 if bad else 0
 
 
+def count_of(name: str, given: argparse.Namespace) -> int:
+    if given.count:
+        return given.count
+    if given.cluster:
+        return CI_ON_CLUSTER if given.ci else USUAL_ON_CLUSTER
+    return USUAL[name]
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/faults", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CAMPAIGNS))
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(CAMPAIGNS)}; with --cluster {', '.join(ON_CLUSTER)}",
+    )
+    parser.add_argument("--cluster", action="store_true", help="on the test cluster, as root")
     parser.add_argument("--count", type=int, help="rounds of each (default 20; 200 jobs to adopt)")
     parser.add_argument(
         "--seed", type=int, default=int(time.time()) % 100_000, help="to repeat one"
@@ -67,18 +104,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ci", action="store_true", help="all of them, as often as a change needs")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    given.campaigns = ON_CLUSTER if given.cluster else CAMPAIGNS
     for name in given.names:
-        if name not in CAMPAIGNS:
-            parser.error(f"no campaign named {name}; there are {', '.join(CAMPAIGNS)}")
+        if name not in given.campaigns:
+            parser.error(f"no campaign named {name}; there are {', '.join(given.campaigns)}")
     return given
 
 
-def one(name: str, count: int, seed: int) -> dict:
+def one(name: str, count: int, seed: int, *, cluster: bool) -> dict:
     """Run one campaign in a process of its own; its report."""
     with tempfile.TemporaryDirectory(prefix="mt-faults-") as folder:
         report = Path(folder) / "report.json"
         own = [sys.executable, str(HERE / "run.py"), name, "--inside", str(report)]
-        argv = [*namespace(name), *own, "--count", str(count), "--seed", str(seed)]
+        argv = [*own, "--count", str(count), "--seed", str(seed)]
+        argv = [*argv, "--cluster"] if cluster else [*namespace(name), *argv]
         # Ctrl+C reaches it through us, once, so that a second one cannot meet it tidying up.
         process = subprocess.Popen(argv, start_new_session=True)
         try:
@@ -90,7 +129,7 @@ def one(name: str, count: int, seed: int) -> dict:
         if report.exists():
             return json.loads(report.read_text())
     words = f"the campaign did not finish (exit code {process.returncode})"
-    return empty(name, seed, count) | {"violations": [words]}
+    return empty(name, seed, count, cluster=cluster) | {"violations": [words]}
 
 
 def namespace(name: str) -> list[str]:
@@ -104,19 +143,17 @@ def namespace(name: str) -> list[str]:
 
 def inside(given: argparse.Namespace) -> int:
     """Be the process of one campaign."""
-    from lab import Lab
-
     [name] = given.names
     began = time.monotonic()
-    with Lab(name, given.seed) as lab:
+    with place(name, given) as lab:
         try:
-            importlib.import_module(CAMPAIGNS[name]).campaign(lab, given.count)
+            importlib.import_module(given.campaigns[name]).campaign(lab, given.count)
         except KeyboardInterrupt:
             return 130
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing was shown
             traceback.print_exc()
             lab.violation(f"the campaign broke off: {error!r}")
-    report = empty(name, given.seed, given.count) | {
+    report = empty(name, given.seed, given.count, cluster=given.cluster) | {
         "rounds": lab.rounds,
         "checks": lab.checks,
         "violations": lab.violations,
@@ -127,9 +164,20 @@ def inside(given: argparse.Namespace) -> int:
     return 0
 
 
-def empty(name: str, seed: int, count: int) -> dict:
+def place(name: str, given: argparse.Namespace) -> "Lab":
+    from lab import Lab
+
+    if not given.cluster:
+        return Lab(name, given.seed)
+    from cluster_lab import ClusterLab
+
+    return ClusterLab(name, given.seed)
+
+
+def empty(name: str, seed: int, count: int, *, cluster: bool) -> dict:
     return {
         "name": name,
+        "cluster": cluster,
         "seed": seed,
         "count": count,
         "rounds": 0,
@@ -149,7 +197,8 @@ def line(report: dict) -> str:
             continue
         words.append(f"| {what}: {plain(figure)}")
     if report["violations"]:
-        words.append(f"| repeat: scripts/faults {report['name']} --seed {report['seed']}")
+        on = "--cluster " if report["cluster"] else ""
+        words.append(f"| repeat: scripts/faults {on}{report['name']} --seed {report['seed']}")
         words.append(f"--count {report['count']}\n    ")
         words.append("\n    ".join(report["violations"][:20]))
     return " ".join(words)

@@ -40,12 +40,9 @@ class Answer(NamedTuple):
 class Service:
     """``model-training serve``, one life after the other, on one data folder."""
 
-    def __init__(self, data: Path, pipelines: Path, *options: str, **variables: str) -> None:
+    def __init__(self, data: Path, *options: str, **variables: str) -> None:
         self.data = data
-        self.argv = [
-            *(COMMAND, "serve", "--port", "0", "--data", str(data)),
-            *("--pipelines", str(pipelines), *options),
-        ]
+        self.argv = [COMMAND, "serve", "--port", "0", "--data", str(data), *options]
         self.variables = variables
         self.process: subprocess.Popen[bytes] | None = None
         self.errors = data.parent / f"{data.name}.stderr"

@@ -115,6 +115,16 @@ CASES = {
         at("training", copied=True),
         read("training", 1),
     ),
+    "an instance that was made and never started": (
+        pod(training(RUNNING, 1, {"waiting": {}})),
+        NEW,
+        Read("training", 0, is_previous=True, has_ended=True, never_ran=True),
+    ),
+    "the one that did": (
+        pod(training(RUNNING, 1, {"waiting": {}})),
+        at("training", copied=True),
+        read("training", 1),
+    ),
     "restarted twice": (pod(training(RUNNING, 2, ENDED)), at("training"), Miss("training", 0)),
     "restarted thrice": (pod(training(RUNNING, 3, ENDED)), at("training"), Miss("training", 1)),
     "restarted, and the first is forgotten": (

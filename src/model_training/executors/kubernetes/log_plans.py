@@ -69,6 +69,9 @@ def _of_instance(container: Container, instance: int, pod: PodRow) -> Read | Mis
         )
     if latest == instance + 1 and before is not None:
         return Read(container.name, instance, is_previous=True, has_ended=True)
+    if latest == instance + 1 and container.lastState.waiting is not None:
+        # Made, but never started: its runtime was restarted in between. It printed nothing.
+        return Read(container.name, instance, is_previous=True, has_ended=True, never_ran=True)
     return Miss(container.name, latest - (2 if before is not None else 1))
 
 

@@ -14,7 +14,7 @@ What Kubernetes itself makes unavoidable, counted as ``unavoidable`` and no viol
 - ``torn by containerd``: it keeps in memory what it has read of a line; a restart loses that,
   and nobody is told. One hole a restart, of at most 16 KiB, in a log.
 - ``ended while containerd was away``: it has lost the exit code when it comes back, and makes up
-  255; what the job printed since is lost with it.
+  none; what the job printed since is lost with it.
 - ``given up by the node while it started``: a container whose start its kubelet or containerd did
   not live to see is a failed one, and a pod that is never restarted fails with it.
 - ``CR dropped``: ``\\r\\n`` is ``\\n`` in the node's log.
@@ -33,7 +33,7 @@ STEP_S = 10.0  # seconds after the recovery until every state is right
 LEFT_S = 10.0  # seconds until a stopped job's pod has left, whose end is told before
 TORN_BYTES = 16 * 1024  # of containerd's buffer
 NOT_STARTED = ("failed", "StartFailed", None)
-MADE_UP = ("failed", "Error", 255)
+MADE_UP = ("failed", "Error", None)
 ENDS = {"succeeded", "failed", "stopped"}
 ASKED = {
     "stop": {"stopping", "stopped"},

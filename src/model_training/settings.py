@@ -139,7 +139,8 @@ class Settings(BaseSettings):
     Loopback addresses always are."""
 
     registry_config: _Folder | None = None
-    """A docker ``config.json`` with the logins of registries, mounted or written by a person."""
+    """A docker ``config.json`` with the logins of registries, mounted or written by a person. By
+    default that of the folder ``DOCKER_CONFIG``, if it is set."""
 
     outputs_claim: _Label | None = None
     """PersistentVolumeClaim in which each job gets a folder for what it makes. Without one it

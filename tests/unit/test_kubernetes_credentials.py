@@ -157,7 +157,7 @@ def test_verification_is_left_out_only_where_asked(tmp_path: Path) -> None:
         ({}, {"certificate-authority-data": encoded("x")}, "authority cannot be used"),
         ({}, {"server": f"https://u:{SECRET}@host"}, "server must be a URL"),
         ({}, {"server": "cluster:6443"}, "server must be a URL"),
-        ({}, {"proxy-url": f"socks5://u:{SECRET}@host"}, "must be an HTTP proxy"),
+        ({}, {"proxy-url": f"socks5://u:{SECRET}@host"}, "proxy-url names no HTTP proxy"),
         ({"exec": {"command": "no-such", "apiVersion": "v1"}}, {}, "exec.apiVersion must be"),
     ],
 )

@@ -4,13 +4,15 @@ What only one executor needs is imported where it is chosen, so that one machine
 what speaks to a cluster.
 """
 
+import os
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from model_training.access.decisions import LocalDecider
 from model_training.access.guard import Guard
-from model_training.errors import SettingsError
+from model_training.errors import RegistryUnavailable, SettingsError
 from model_training.executors.base import Executor
 from model_training.executors.local.devices import found_gpus
 from model_training.executors.local.executor import LocalExecutor
@@ -23,6 +25,9 @@ from model_training.pipelines.pipeline import PipelineSource
 from model_training.service import Parts, TrainingService
 from model_training.settings import Settings
 from model_training.tracker import Tracker
+
+if TYPE_CHECKING:
+    from model_training.images.reach import Reach
 
 LOCAL_NAMESPACE = "local"
 
@@ -106,7 +111,7 @@ def _registry_source(
     stack: AsyncExitStack,
     with_template: Callable[[], Collection[str]],
 ) -> PipelineSource:
-    from model_training.images.credentials import DockerConfig
+    from model_training.images.credentials import DockerConfig, config_of
     from model_training.images.reference import parse_registry
     from model_training.images.registry import RegistryClient
     from model_training.pipelines.images import ImageNames, RegistrySource
@@ -121,8 +126,12 @@ def _registry_source(
         names = ImageNames(parse_registry(settings.registry), settings.image_tag)
     except ValueError as error:
         raise SettingsError(f"The setting registry: {error}") from None
-    config = DockerConfig(settings.registry_config) if settings.registry_config else None
-    client = RegistryClient(config, insecure=settings.insecure_registry, label_prefix=LABEL_PREFIX)
+    file = settings.registry_config or config_of(os.environ)
+    client = RegistryClient(
+        DockerConfig(file) if file else None,
+        reach=_reach(settings, names.of("any").address),
+        label_prefix=LABEL_PREFIX,
+    )
     stack.push_async_callback(client.aclose)
 
     async def known() -> Collection[str]:
@@ -131,3 +140,18 @@ def _registry_source(
 
     check = client.check if settings.image_check == "registry" else None
     return RegistrySource(names, check, known, when_unknown=settings.image_unknown)
+
+
+def _reach(settings: Settings, registry: str) -> "Reach":
+    """How registries are reached; that the one of the settings can be is seen at the start."""
+    from model_training.images.reach import Reach
+
+    try:
+        reach = Reach(settings.insecure_registry, os.environ)
+    except ValueError as error:
+        raise SettingsError(f"The setting insecure_registry: {error}") from None
+    try:
+        reach.proxy(reach.url(registry, "/"))
+    except RegistryUnavailable as error:
+        raise SettingsError(f"The registry {registry} cannot be asked: {error.message}.") from None
+    return reach

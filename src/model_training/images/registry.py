@@ -7,7 +7,7 @@ registry is asked once. What cannot be told is not kept: the next who asks may b
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from model_training.errors import RegistryUnavailable
@@ -26,6 +26,7 @@ from model_training.images.exchange import TOTAL_S, Answer, Exchange, Request
 from model_training.images.kept import Kept
 from model_training.images.logins import Logins
 from model_training.images.outcomes import Absent, Outcome, Present, Unknown
+from model_training.images.reach import Reach
 from model_training.images.reference import ImageReference, is_digest
 
 PRESENT_S: Final = 60.0  # seconds that a tag is believed to stand for the same image
@@ -40,8 +41,7 @@ class RegistryClient:
 
     Args:
         config: where logins are found; None has none.
-        insecure: hosts, with or without port, that are asked over plain HTTP; those of loopback
-            are without being named.
+        reach: how they are reached; None: over TLS, directly.
         platform: whose labels are read where an image is for several.
         label_prefix: labels whose names begin otherwise are left out; a configuration may hold
             megabytes of them.
@@ -52,12 +52,12 @@ class RegistryClient:
         self,
         config: DockerConfig | None = None,
         *,
-        insecure: Collection[str] = (),
+        reach: Reach | None = None,
         platform: Platform = ("linux", "amd64"),
         label_prefix: str = "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._exchange = Exchange(insecure, now)
+        self._exchange = Exchange(reach or Reach(), now)
         self._logins = Logins(self._exchange, config, now)
         self._platform = platform
         self._label_prefix = label_prefix

@@ -76,11 +76,11 @@ class Service:
 
 
 @asynccontextmanager
-async def service(folder: Path, *options: str) -> AsyncGenerator[Service]:
+async def service(folder: Path, *options: str, **variables: str) -> AsyncGenerator[Service]:
     """``serve`` with these options, and ``--executor kubernetes``; it listens."""
     data = DataFolder(folder / "data")
     argv = [sys.executable, "-m", "model_training", "serve", "--port", "0"]
-    environment = _environment(folder, {})
+    environment = _environment(folder, variables)
     log_file = folder / "server.log"
     with log_file.open("w") as log:
         process = subprocess.Popen(

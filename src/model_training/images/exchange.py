@@ -167,7 +167,7 @@ class Exchange:
         if proxy not in self._clients:
             self._clients[proxy] = httpx2.AsyncClient(
                 verify=self._tls,
-                proxy=httpx2.Proxy(proxy, ssl_context=self._tls) if proxy else None,
+                proxy=self._proxy(proxy) if proxy else None,
                 timeout=httpx2.Timeout(TOTAL_S, connect=CONNECT_S),
                 # No .netrc: with which login somebody is asked is said by settings.
                 trust_env=False,
@@ -177,6 +177,10 @@ class Exchange:
                 headers={"Accept-Encoding": "identity", "User-Agent": "model-training-api"},
             )
         return self._clients[proxy]
+
+    def _proxy(self, proxy: str) -> httpx2.Proxy:
+        tls = self._tls if proxy.startswith("https:") else None  # refused for plain HTTP
+        return httpx2.Proxy(proxy, ssl_context=tls)
 
     def _overloaded(self, answer: Answer, host: str) -> RegistryUnavailable:
         asked = answer.headers.get("retry-after", "")

@@ -202,7 +202,7 @@ def _make_base_layer(folder: Path) -> None:
 
 def _base_members() -> dict[str, tuple[tarfile.TarInfo, bytes]]:
     members: dict[str, tuple[tarfile.TarInfo, bytes]] = {}
-    others = {"containerd", "runc", "containernetworking-plugins", "docker-registry", "catatonit"}
+    others = {"runc", "containernetworking-plugins", "docker-registry", "catatonit"}
     for package in sorted(packages().iterdir()):
         if package.name not in others:
             members |= dict(_folder(package, "", owner=0))

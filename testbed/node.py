@@ -49,13 +49,12 @@ class Node:
 
     def components(self) -> dict[str, Component]:
         """What runs on the node."""
-        binaries = packages_folder() / "containerd/usr/bin"
-        path = {"PATH": f"{binaries}:{PATH}"}
         programs = programs_folder()
+        path = {"PATH": f"{programs}:{PATH}"}  # to containerd's shim
         kubelet, proxy = Api("http://127.0.0.1:10248"), Api("http://127.0.0.1:10256")
         return {
             "containerd": Component(
-                (str(binaries / "containerd"), f"--config={self.folder}/containerd.toml"),
+                (str(programs / "containerd"), f"--config={self.folder}/containerd.toml"),
                 self.socket.is_socket,
                 path,
             ),
@@ -96,37 +95,41 @@ class Node:
         return {"cniVersion": "0.4.0", "name": NETWORK, "plugins": [bridge]}
 
     def _containerd(self) -> str:
-        cri = 'plugins."io.containerd.grpc.v1.cri"'
+        images, runtime = (
+            f'plugins."io.containerd.cri.v1.{part}"' for part in ("images", "runtime")
+        )
         packages = packages_folder()
         return f"""\
-version = 2
+version = 3
 root = "{self.folder}/containerd"
 state = "{self.folder}/run"
 disabled_plugins = [
-  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing",
+  "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.internal.v1.tracing", "io.containerd.nri.v1.nri",
 ]
 [grpc]
 address = "{self.socket}"
 [plugins."io.containerd.internal.v1.opt"]
 path = "{self.folder}/opt"
-[{cri}]
-sandbox_image = "{self.pause_image}"
+[{images}]
+snapshotter = "overlayfs"
+[{images}.pinned_images]
+sandbox = "{self.pause_image}"
+[{images}.registry]
+config_path = "{self.folder}/certs.d"
+[{runtime}]
 restrict_oom_score_adj = true  # without CAP_SYS_RESOURCE no container would start otherwise
 disable_apparmor = true
 netns_mounts_under_state_dir = true
-[{cri}.cni]
-bin_dir = "{packages}/containernetworking-plugins/usr/lib/cni"
+[{runtime}.cni]
+bin_dirs = ["{packages}/containernetworking-plugins/usr/lib/cni"]
 conf_dir = "{self.folder}/cni"
-[{cri}.registry]
-config_path = "{self.folder}/certs.d"
-[{cri}.containerd]
-snapshotter = "overlayfs"
+[{runtime}.containerd]
 default_runtime_name = "runc"
-[{cri}.containerd.runtimes.runc]
+[{runtime}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
-[{cri}.containerd.runtimes.runc.options]
+[{runtime}.containerd.runtimes.runc.options]
 BinaryName = "{packages}/runc/usr/sbin/runc"
 Root = "{self.folder}/runc"
 SystemdCgroup = false

@@ -5,10 +5,13 @@ tests/cluster/images.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from model_training.access.decisions import Action, Decision, LocalDecider, Resource
+from model_training.access.principals import Principal
 from model_training.images.outcomes import Absent, Outcome, Present, Unknown
 from model_training.images.reference import ImageReference, parse_registry
 from model_training.pipelines.images import ImageNames, RegistrySource
@@ -48,6 +51,33 @@ async def test_an_image_that_is_not_there_is_a_404(running):
     assert answer.json()["type"] == "/problems/pipeline-not-found"
     assert answer.json()["looked"] == [f"{HOST}/model-training-digit:v1"]
     assert answer.json()["nearest"] == ["digits"]
+
+
+class Hides(LocalDecider):
+    """Permits all but what is named so."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    async def decide(
+        self, principal: Principal, action: Action, resources: Sequence[Resource]
+    ) -> Sequence[Decision]:
+        return [Decision(permitted=each.id not in self._names) for each in resources]
+
+
+async def test_near_are_only_names_that_the_asker_may_read(tmp_path: Path):
+    near = ["digits-a", "digits-b", "digits-c", "digits-d", "digits-e", "digits-f", "digits-g"]
+
+    async def many() -> list[str]:
+        return near
+
+    source = RegistrySource(ImageNames(parse_registry(HOST), "v1"), check, many)
+    decider = Hides(*near[:3])
+    async with lab(tmp_path, source=source, decider=decider) as one:
+        answer = await one.client.post("/training-jobs?pipeline=digits-x")
+        assert answer.status_code == 404
+        assert sorted(answer.json()["nearest"]) == near[4:]
+        assert not any(name in answer.text for name in near[:3])
 
 
 async def test_what_cannot_be_told_is_a_503_with_the_time_to_try_again(running):

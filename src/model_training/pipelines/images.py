@@ -23,7 +23,7 @@ from model_training.images.outcomes import Absent, Outcome, Unknown
 from model_training.images.reference import ImageReference, Registry, pipeline_image
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.labels import read_labels
-from model_training.pipelines.pipeline import BrokenPipeline, Pipeline
+from model_training.pipelines.pipeline import NEAREST_LIMIT, BrokenPipeline, Pipeline
 
 ASKED_AT_ONCE: Final = 8  # images of a list; a registry serves others, too
 
@@ -124,7 +124,7 @@ class RegistrySource:
         except ModelTrainingError:  # a hint only: that the image is not there stands without it
             logger.warning("no near names are told: the known pipelines cannot be read now")
             return ()
-        return nearest(name, (other for other in known if other != name), limit=3)
+        return nearest(name, (other for other in known if other != name), limit=NEAREST_LIMIT)
 
     def _unchecked(self, name: str, image: ImageReference, outcome: Unknown) -> Pipeline:
         if self._when_unknown == "refuse":

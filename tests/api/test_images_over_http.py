@@ -12,7 +12,7 @@ import pytest
 
 from model_training.access.decisions import Action, Decision, LocalDecider, Resource
 from model_training.access.principals import Principal
-from model_training.images.outcomes import Absent, Outcome, Present, Unknown
+from model_training.images.outcomes import Absent, Outcome, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference, parse_registry
 from model_training.pipelines.images import ImageNames, RegistrySource
 from tests.api.lab import lab
@@ -25,6 +25,7 @@ EPOCHS = {"epochs": {"type": "integer", "minimum": 1}}
 ANSWERS: dict[str, Outcome] = {
     "digits": Present(DIGEST, {"model-training.parameters": json.dumps(EPOCHS)}),
     "broken": Present(DIGEST, {"model-training.parameters": "{"}),
+    "chart": Unusable("is no container image"),
     "away": Unknown("registry.example.org refuses the connection", 17),
 }
 
@@ -96,6 +97,14 @@ async def test_a_broken_label_is_a_422_that_names_it(running):
     assert fault["path"] == f"{HOST}/model-training-broken:v1: model-training.parameters"
 
 
+async def test_what_is_no_image_is_a_422_that_names_it(running):
+    answer = await running.client.post("/training-jobs?pipeline=chart")
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "/problems/invalid-declaration"
+    fault = {"path": f"{HOST}/model-training-chart:v1", "message": "is no container image"}
+    assert answer.json()["errors"] == [fault]
+
+
 async def test_parameters_are_held_against_the_label(running):
     answer = await running.client.post("/training-jobs?pipeline=digits", json={"epochs": 0})
     assert answer.status_code == 422
@@ -112,6 +121,7 @@ async def test_a_pipeline_names_the_image_by_its_digest(running):
     assert [(each["name"], len(each["problems"])) for each in listed.json()] == [
         ("away", 1),
         ("broken", 1),
+        ("chart", 1),
         ("digits", 0),
     ]
 

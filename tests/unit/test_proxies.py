@@ -59,11 +59,12 @@ def test_the_variable_is_that_of_the_scheme():
 
 
 @pytest.mark.parametrize(
-    "proxy", ["socks5://s3cret@x:1", "s3cret:3128", "http://", "http://s3cret:99999", "http://[s3cret"]
+    "proxy",
+    ["socks5://s3cret@x:1", "s3cret:3128", "http://", "http://s3cret:99999", "http://[s3cret"],
 )
 def test_a_proxy_of_another_kind_is_named_by_its_source(proxy):
     with pytest.raises(ValueError, match="the variable HTTPS_PROXY names no HTTP proxy") as found:
         proxy_to("https://x.org/", {"HTTPS_PROXY": proxy})
     assert "s3cret" not in str(found.value)
-    with pytest.raises(ValueError, match="^proxy-url names no HTTP proxy"):
+    with pytest.raises(ValueError, match=r"^proxy-url names no HTTP proxy"):
         checked_proxy(proxy, "proxy-url")

@@ -13,7 +13,7 @@ import pytest
 from model_training.images import exchange, registry
 from model_training.images.credentials import DockerConfig
 from model_training.images.documents import DOCUMENT_LIMIT
-from model_training.images.outcomes import Absent, Present, Unknown
+from model_training.images.outcomes import Absent, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference
 from model_training.images.registry import RegistryClient
 from tests.unit.scripted_registry import CONFIG, MANIFEST, Reply, digest_of, scripted_registry
@@ -218,6 +218,14 @@ async def test_a_huge_manifest_is_not_read_to_its_end(fake, client):
     assert found == Unknown(f"{fake.host} answers with more than {DOCUMENT_LIMIT} bytes")
 
 
+async def test_a_page_for_everything_is_no_answer_of_a_registry(fake, client):
+    fake.answers["/v2/x/manifests/latest"] = Reply(200, b"<h1>Log in to this network</h1>")
+    found = await client.check(fake.image("x"))
+    assert isinstance(found, Unknown)
+    assert found.reason.startswith("the manifest of ")
+    assert found.reason.endswith(" cannot be read")
+
+
 async def test_content_that_is_not_what_was_asked_for(fake, client):
     digest = fake.hold("x")
     fake.answers[f"/v2/x/manifests/{digest}"] = Reply(200, b"{}")
@@ -243,15 +251,18 @@ async def test_a_configuration_that_cannot_be_read(config, fake, client):
     fake.answers["/v2/x/manifests/latest"] = Reply(200, manifest)
     fake.answers[fake.blob("x", config)] = Reply(200, config)
     found = await client.check(fake.image("x"))
-    assert isinstance(found, Unknown)
-    assert found.reason.startswith("the configuration of ")
+    assert isinstance(found, Unusable)
+    assert found.reason in {
+        "has a configuration that cannot be read",
+        "has labels that are no text",
+    }
 
 
 async def test_what_is_no_container_image(fake, client):
     chart = {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": digest_of(b"")}
     manifest = json.dumps({"mediaType": MANIFEST, "config": chart}).encode()
     fake.answers["/v2/x/manifests/latest"] = Reply(200, manifest)
-    assert (await client.check(fake.image("x"))).reason.endswith(" is no container image")
+    assert await client.check(fake.image("x")) == Unusable("is no container image")
 
 
 # Where it points to

@@ -20,6 +20,14 @@ class Absent:
 
 
 @dataclass(frozen=True, slots=True)
+class Unusable:
+    """Something is there that no job can run, however often it is asked for."""
+
+    reason: str
+    """goes on after the name of the image; no secret, no foreign words"""
+
+
+@dataclass(frozen=True, slots=True)
 class Unknown:
     """Cannot be told."""
 
@@ -29,4 +37,4 @@ class Unknown:
     """seconds"""
 
 
-Outcome: TypeAlias = Present | Absent | Unknown
+Outcome: TypeAlias = Present | Absent | Unusable | Unknown

@@ -19,7 +19,7 @@ from model_training.errors import (
     PipelineNotFound,
     RegistryUnavailable,
 )
-from model_training.images.outcomes import Absent, Outcome, Unknown
+from model_training.images.outcomes import Absent, Outcome, Unknown, Unusable
 from model_training.images.reference import ImageReference, Registry, pipeline_image
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.labels import read_labels
@@ -78,7 +78,7 @@ class RegistrySource:
 
         Raises:
             PipelineNotFound: there is no such image; ``nearest`` as in ``PipelineSource``.
-            InvalidDeclaration: there is one, but its labels are broken.
+            InvalidDeclaration: there is one, but it is no image, or its labels are broken.
             RegistryUnavailable: whether there is one cannot be told now.
         """
         if pipeline_fault(name, path=""):  # no such name reaches a registry
@@ -90,6 +90,8 @@ class RegistrySource:
         if isinstance(outcome, Absent):
             near = await self._nearest(name)
             raise PipelineNotFound(name, looked=(str(image),), nearest=near)
+        if isinstance(outcome, Unusable):
+            raise InvalidDeclaration(Fault(str(image), outcome.reason))
         if isinstance(outcome, Unknown):
             return self._unchecked(name, image, outcome)
         return read_labels(name, image, digest=outcome.digest, labels=outcome.labels)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from testbed import images
 from tests.cluster.conftest import Kubectl
 from tests.cluster.images.content import Pusher
 from tests.cluster.service import Service, service
+from tests.parity.server import PIPELINES
 from tests.waiting import until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -152,3 +154,59 @@ async def test_a_registry_that_is_away_is_a_warning_by_a_setting(
         [container] = made["spec"]["template"]["spec"]["containers"]
         assert container["image"] == image
         await removed(running, job["name"])
+
+
+async def test_images_that_lie_on_a_node(
+    options: list[str],
+    kubectl: Kubectl,
+    namespace: str,
+    registry: str,
+    tmp_path: Path,
+):
+    """Known by the tag that a node tells of, and run by their digest; the rest is unknown."""
+    # Its content its own: of an image by many names a node tells only five.
+    content = images.pipeline(PIPELINES / "play", {"namespace": namespace})
+    digest = images.push(content, f"{namespace}/model-training-loaded", registry)
+    image = f"{registry}/{namespace}/model-training-loaded"
+    kubectl("create", "-f", "-", given=pod_with(f"{image}:latest", namespace))
+    nodes = {"MODEL_TRAINING_IMAGE_CHECK": "nodes"}
+    team = ["--registry", f"{registry}/{namespace}"]
+    async with service(tmp_path, *options, *team, **nodes) as running:
+        await until(running.is_ready, within=30)
+        answer = await post(running, "absent")
+        assert answer.status_code == 503
+        assert "no node tells of it" in answer.json()["detail"]
+        assert await jobs(running, kubectl, namespace, "absent") == []
+
+        async def is_told() -> bool:
+            return (await running.client.get("/pipelines/loaded")).status_code == 200
+
+        await until(is_told, within=90)  # a kubelet tells of its images once in a while
+        job = (await post(running, "loaded", anything=1)).json()
+        assert (job["image"], job["digest"]) == (f"{image}@{digest}", digest)
+        assert job["warnings"] == [
+            "its labels are not known, as no registry is asked: the parameters were not checked"
+        ]
+        await removed(running, job["name"])
+
+
+def pod_with(image: str, namespace: str) -> dict[str, Any]:
+    """A pod for whose sake an image is pulled; there is nothing in it to run."""
+    container = {
+        "name": "x",
+        "image": image,
+        "command": ["/nothing"],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "loads", "namespace": namespace},
+        "spec": {"restartPolicy": "Never", "containers": [container]},
+    }

@@ -15,7 +15,7 @@ from model_training.errors import (
     PipelineNotFound,
     RegistryUnavailable,
 )
-from model_training.images.outcomes import Absent, Present, Unknown, Unusable
+from model_training.images.outcomes import Absent, Present, Unknown, Unread, Unusable
 from model_training.images.reference import ImageReference, parse_registry
 from model_training.options import JobOptions
 from model_training.pipelines.images import ImageNames, RegistrySource
@@ -213,6 +213,19 @@ def test_what_is_no_image_is_never_submitted(when_unknown):
     with pytest.raises(InvalidDeclaration) as refusal:
         resolve(made)
     assert refusal.value.faults == (Fault(str(IMAGE), "is no container image"),)
+
+
+@pytest.mark.parametrize("digest", [DIGEST, None])
+def test_of_an_image_whose_labels_are_not_known_nothing_is_checked(digest):
+    made, _ = source(Unread(digest))
+    warning = "its labels are not known, as no registry is asked: the parameters were not checked"
+    assert resolve(made) == Pipeline(
+        name="digits",
+        folder=None,
+        image=str(IMAGE.pinned(digest) if digest else IMAGE),
+        digest=digest,
+        warnings=(warning,),
+    )
 
 
 def test_without_a_check_every_name_is_an_image():

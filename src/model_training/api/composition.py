@@ -5,7 +5,7 @@ what speaks to a cluster.
 """
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from model_training.tracker import Tracker
 
 if TYPE_CHECKING:
     from model_training.images.reach import Reach
+    from model_training.pipelines.images import Check, ImageNames
 
 LOCAL_NAMESPACE = "local"
 
@@ -83,6 +84,8 @@ def _kubernetes(
         from model_training.executors.kubernetes.executor import KubernetesExecutor
         from model_training.executors.kubernetes.kubeconfig import load_cluster
         from model_training.executors.kubernetes.manifest import Site
+        from model_training.executors.kubernetes.node_images import NodeImages
+        from model_training.pipelines.images import RegistrySource
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{error.name} is missing, which the kubernetes executor needs; "
@@ -90,8 +93,9 @@ def _kubernetes(
         ) from error
     cluster = load_cluster(settings.kubeconfig)
     namespace = settings.namespace or cluster.namespace
+    api = KubernetesApi(cluster)
     executor = KubernetesExecutor(
-        KubernetesApi(cluster),
+        api,
         data,
         Site(
             namespace=namespace,
@@ -101,21 +105,25 @@ def _kubernetes(
         all_namespaces=settings.all_namespaces,
         log_limit=settings.log_limit,
     )
-    source = _registry_source(settings, ledger, stack, lambda: executor.pipelines)
+    names = _image_names(settings)
+    checks = {
+        "registry": lambda: _registry_check(settings, names, stack),
+        "nodes": lambda: NodeImages(api).check,
+        "off": lambda: None,
+    }
+
+    async def known() -> Collection[str]:
+        past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
+        return past | set(executor.pipelines)
+
+    check = checks[settings.image_check]()
+    source = RegistrySource(names, check, known, when_unknown=settings.image_unknown)
     return executor, source, namespace
 
 
-def _registry_source(
-    settings: Settings,
-    ledger: Ledger,
-    stack: AsyncExitStack,
-    with_template: Callable[[], Collection[str]],
-) -> PipelineSource:
-    from model_training.images.credentials import DockerConfig, config_of
+def _image_names(settings: Settings) -> "ImageNames":
     from model_training.images.reference import parse_registry
-    from model_training.images.registry import RegistryClient
-    from model_training.pipelines.images import ImageNames, RegistrySource
-    from model_training.pipelines.labels import LABEL_PREFIX
+    from model_training.pipelines.images import ImageNames
 
     if settings.registry is None:
         raise SettingsError(
@@ -123,9 +131,16 @@ def _registry_source(
             "--registry HOST[/PREFIX], of which pipeline P is HOST/PREFIX/model-training-P."
         )
     try:
-        names = ImageNames(parse_registry(settings.registry), settings.image_tag)
+        return ImageNames(parse_registry(settings.registry), settings.image_tag)
     except ValueError as error:
         raise SettingsError(f"The setting registry: {error}") from None
+
+
+def _registry_check(settings: Settings, names: "ImageNames", stack: AsyncExitStack) -> "Check":
+    from model_training.images.credentials import DockerConfig, config_of
+    from model_training.images.registry import RegistryClient
+    from model_training.pipelines.labels import LABEL_PREFIX
+
     file = settings.registry_config or config_of(os.environ)
     client = RegistryClient(
         DockerConfig(file) if file else None,
@@ -133,13 +148,7 @@ def _registry_source(
         label_prefix=LABEL_PREFIX,
     )
     stack.push_async_callback(client.aclose)
-
-    async def known() -> Collection[str]:
-        past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
-        return past | set(with_template())
-
-    check = client.check if settings.image_check == "registry" else None
-    return RegistrySource(names, check, known, when_unknown=settings.image_unknown)
+    return client.check
 
 
 def _reach(settings: Settings, registry: str) -> "Reach":

@@ -1,4 +1,4 @@
-"""What a registry said about an image: it is there, it is not, or that cannot be told."""
+"""What is known of an image: it is there, it is not, or that cannot be told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +12,14 @@ class Present:
     digest: str
     """``sha256:...`` of its manifest, or of the index of its platforms"""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """It is there, and who says so knows nothing of its labels."""
+
+    digest: str | None
+    """None where it has none there"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +45,4 @@ class Unknown:
     """seconds"""
 
 
-Outcome: TypeAlias = Present | Absent | Unusable | Unknown
+Outcome: TypeAlias = Present | Unread | Absent | Unusable | Unknown

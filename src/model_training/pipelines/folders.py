@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from model_training.errors import Fault, InvalidDeclaration, PipelineExists, PipelineNotFound
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.digests import FILES_LIMIT, SETTLED_NS, FolderDigests
-from model_training.pipelines.pipeline import NEAREST_LIMIT, BrokenPipeline
+from model_training.pipelines.pipeline import NEAREST_NAMES, BrokenPipeline
 from model_training.pipelines.pipeline_file import (
     PIPELINE_FILE,
     FolderPipeline,
@@ -137,7 +137,7 @@ class FolderSource:
         raise PipelineNotFound(
             name,
             looked=tuple(str(place) for place in looked),
-            nearest=nearest(name, known, limit=NEAREST_LIMIT),
+            nearest=nearest(name, known, limit=NEAREST_NAMES),
         )
 
     def _with_digest(self, pipeline: FolderPipeline) -> FolderPipeline:

@@ -15,7 +15,7 @@ from model_training.errors import Fault
 from model_training.jobs import JSONObject
 from model_training.options import JobOptions
 
-NEAREST_LIMIT: Final = 20  # names; more than are told, as not all may be told to everybody
+NEAREST_NAMES: Final = 20  # names; more than are told, as not all may be told to everybody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class PipelineSource(Protocol):
         """The pipeline of this name, ready for a job.
 
         Raises:
-            PipelineNotFound: its ``nearest`` names at most ``NEAREST_LIMIT`` known pipelines,
+            PipelineNotFound: its ``nearest`` names at most ``NEAREST_NAMES`` known pipelines,
                 whoever may see them: the caller leaves out what the asker may not.
             InvalidDeclaration: there is one, but it is broken.
             RegistryUnavailable: whether there is one cannot be told now.

@@ -79,6 +79,26 @@ def test_whatever_a_registry_keeps_is_read_or_refused(content):
             read(content, "x")
 
 
+def test_of_an_index_only_images_count():
+    linux = {"os": "linux", "architecture": "amd64"}
+    kinds = {
+        "oci.image.index": "0",
+        "oci.image.config": "1",
+        "oci.image.manifest": "2",
+    }
+    entries = [
+        {
+            "mediaType": f"application/vnd.{kind}.v1+json",
+            "digest": f"sha256:{sign * 64}",
+            "platform": linux,
+        }
+        for kind, sign in kinds.items()
+    ]
+    entries.append({**entries[-1], "digest": "sha256:../.."})
+    found = read_manifest(json.dumps({"manifests": entries}).encode(), "x")
+    assert found.platforms == ((("linux", "amd64"), f"sha256:{'2' * 64}"),)
+
+
 # Where it may send us
 
 

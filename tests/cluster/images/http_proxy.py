@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -12,10 +14,12 @@ class HttpProxy:
 
     Args:
         login: NAME:PASSWORD that it wants; None wants none.
+        tls: its certificate and key, where it is itself asked over TLS.
     """
 
-    def __init__(self, login: str | None = None) -> None:
+    def __init__(self, login: str | None = None, tls: tuple[Path, Path] | None = None) -> None:
         self.login = login
+        self.tls = tls
         self.asked: list[str] = []
         self.port = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -23,7 +27,17 @@ class HttpProxy:
     @property
     def url(self) -> str:
         login = f"{self.login}@" if self.login else ""
+        if self.tls:
+            return f"https://{login}localhost:{self.port}"
         return f"http://{login}127.0.0.1:{self.port}"
+
+    def context(self) -> ssl.SSLContext | None:
+        """What it shows of itself."""
+        if self.tls is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*self.tls)
+        return context
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(self._serve(reader, writer))
@@ -75,15 +89,19 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     while content := await reader.read(65_536):
         writer.write(content)
         await writer.drain()
-    with suppress(OSError):
+    with suppress(OSError, NotImplementedError):  # TLS has no half-closed connections
         writer.write_eof()
 
 
 @asynccontextmanager
-async def http_proxy(login: str | None = None) -> AsyncGenerator[HttpProxy]:
+async def http_proxy(
+    login: str | None = None, tls: tuple[Path, Path] | None = None
+) -> AsyncGenerator[HttpProxy]:
     """One that is running."""
-    proxy = HttpProxy(login)
-    async with await asyncio.start_server(proxy.accept, "127.0.0.1", 0) as server:
+    proxy = HttpProxy(login, tls)
+    async with await asyncio.start_server(
+        proxy.accept, "127.0.0.1", 0, ssl=proxy.context()
+    ) as server:
         proxy.port = server.sockets[0].getsockname()[1]
         yield proxy
         await proxy.end()

@@ -55,6 +55,21 @@ async def test_a_proxy_that_wants_a_login(behind, push, client):
         assert found == Unknown(f"{hop} is not reached: the proxy refuses")
 
 
+async def test_a_proxy_over_tls(behind, push, client, tmp_path, monkeypatch):
+    digest = push.image("there")
+    tls = certificate(tmp_path / "proxy", "localhost")
+    both = tmp_path / "both.pem"
+    both.write_text((tmp_path / "tls" / "certificate.pem").read_text() + tls[0].read_text())
+    async with http_proxy(tls=tls) as running:
+        found = await client(reach=through(running)).check(behind)
+        assert found.reason.startswith(
+            f"the certificate of {behind.host} (through the proxy localhost:{running.port}) "
+            "is not accepted"
+        )
+        monkeypatch.setenv("SSL_CERT_FILE", str(both))
+        assert await client(reach=through(running)).check(behind) == Present(digest)
+
+
 async def test_a_proxy_that_is_away(behind, client):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         hop = f"127.0.0.1:{taken.getsockname()[1]}"

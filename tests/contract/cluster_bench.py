@@ -133,7 +133,12 @@ class ClusterBench:
         Case.SIGNALS: "the cluster tells exit code 128 + N for both",
         Case.RAW_OUTPUT: "a node keeps whole lines, of two pipes, and drops a CR before a LF",
         Case.DESCENDANTS: "the node ends a container with its first process",
+        Case.PASSED_VALUES: "what a pod needs comes from the secrets that its PodTemplate names",
+        Case.LOG_MEANWHILE: "the server copies the log, and has the rest of it when it is back",
+        Case.SETTLED_MARK: "it tells whatever the cluster has; finished Jobs go after an hour",
+        Case.THREE_HUNDRED: "a node of two cores starts about two pods a second",
     })  # fmt: skip
+    late_s = 5.0  # whole seconds of grace and time, and the kubelet's loops
     python = ("python3", "-S")
     out_of_memory = str(Reason.OUT_OF_MEMORY)
 

@@ -33,6 +33,7 @@ class LocalBench:
     """Processes on this machine."""
 
     cannot: Mapping[Case, str] = MappingProxyType({})
+    late_s = 0.0
     python = (sys.executable, "-S")  # without site: starts in half the time
 
     def __init__(self, tmp: Path) -> None:

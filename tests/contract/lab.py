@@ -40,6 +40,10 @@ class Case(StrEnum):
     SIGNALS = "a death by a signal told from an exit code above 128"
     RAW_OUTPUT = "output byte by byte as it comes, both streams in one order"
     DESCENDANTS = "time for descendants that outlive the training process"
+    PASSED_VALUES = "values of the server's own environment, passed on"
+    LOG_MEANWHILE = "a log that grows while the server is away"
+    SETTLED_MARK = "a mark that an end is recorded, kept over a restart"
+    THREE_HUNDRED = "three hundred jobs within two minutes"
 
 
 class Bench(Protocol):
@@ -49,6 +53,8 @@ class Bench(Protocol):
     """cases that this executor cannot have, each with its reason"""
     out_of_memory: str
     """the reason to expect when a job is out of memory"""
+    late_s: float
+    """seconds by which it may be later than one machine is, in whatever it does"""
     python: tuple[str, ...]
     """argv of a Python 3 where jobs run"""
     shared: Path
@@ -89,6 +95,7 @@ class Lab:
         self, bench: Bench, *, slots: int = 4, gpus: Sequence[int] = (), killable: bool = False
     ) -> None:
         self.bench = bench
+        self.late_s = bench.late_s
         self.slots = slots
         self.gpus = gpus
         self.killable = killable
@@ -174,6 +181,10 @@ class Lab:
         if reason := self.bench.cannot.get(case):
             pytest.skip(f"{case}: {reason}")
 
+    def has(self, case: Case) -> bool:
+        """Whether the executor can have the case; for a part of a test."""
+        return case not in self.bench.cannot
+
     # Jobs.
 
     def sh(self, script: str) -> tuple[str, ...]:
@@ -224,7 +235,7 @@ class Lab:
             os.close(fifo)
             return True
 
-        await until(tell, within, f"{name} waits to be told to go on")
+        await until(tell, within + self.late_s, f"{name} waits to be told to go on")
 
     # What is seen of them.
 
@@ -235,7 +246,7 @@ class Lab:
 
     async def begun(self, name: str, within: float = 10) -> None:
         """Wait until the job's own first line has run."""
-        await until(lambda: self.starts(name), within, f"{name} starts")
+        await until(lambda: self.starts(name), within + self.late_s, f"{name} starts")
 
     def last(self, name: str) -> Observation | None:
         """The newest observation of the job by the executor that works now."""
@@ -257,7 +268,7 @@ class Lab:
             return next(wanted, None)
 
         try:
-            return await until(found, within)
+            return await until(found, within + self.late_s)
         except AssertionError:
             words = f"{' or '.join(states)} {reason or ''} of {name}; seen: "
             raise AssertionError(words + repr(self.watch.history(name))) from None
@@ -278,7 +289,7 @@ class Lab:
 
     async def gone(self, name: str, within: float = 10) -> None:
         """Wait until the executor says that nothing of the job is left."""
-        await until(lambda: self._is_gone(name), within, f"{name} is gone")
+        await until(lambda: self._is_gone(name), within + self.late_s, f"{name} is gone")
 
     def log(self, name: str) -> bytes:
         """What the job printed so far."""
@@ -286,7 +297,8 @@ class Lab:
 
     async def printed(self, name: str, words: bytes, within: float = 10) -> None:
         """Wait until the job's log holds these bytes."""
-        await until(lambda: words in self.log(name), within, f"{name} prints {words!r}")
+        is_there = lambda: words in self.log(name)  # noqa: E731 - a name for what is waited for
+        await until(is_there, within + self.late_s, f"{name} prints {words!r}")
 
     def processes(self) -> list[str]:
         """The jobs' processes that are alive (the server's own helpers are not counted)."""
@@ -299,6 +311,6 @@ class Lab:
     async def no_process_left(self, within: float) -> None:
         """Wait until no process of any job of this lab is alive."""
         try:
-            await until(lambda: not self.processes(), within)
+            await until(lambda: not self.processes(), within + self.late_s)
         except AssertionError:
             raise AssertionError(f"alive after {within} s: {self.processes()}") from None

@@ -32,6 +32,7 @@ json.dump({
     "environment": dict(os.environ),
     "file": open(parameters, encoding="utf-8").read(),
     "mode": stat.S_IMODE(os.stat(output).st_mode),
+    "beside": os.listdir(output),
     "cwd": os.getcwd(),
     "input": sys.stdin.read(),
     "descriptors": len(os.listdir("/proc/self/fd")) - 1,
@@ -73,12 +74,17 @@ async def test_many_parameters_arrive(lab: Lab) -> None:
     assert all(seen["environment"][name] == value for name, value in parameters.items())
 
 
-async def test_the_output_folder_is_the_jobs_own_and_private(lab: Lab) -> None:
+async def test_the_output_folder_is_the_jobs_own(lab: Lab) -> None:
     first, second = await _dump(lab), await _dump(lab)
-    folders = [seen["environment"]["MODEL_TRAINING_OUTPUT"] for seen in (first, second)]
-    assert folders[0] != folders[1]
-    assert first["mode"] == 0o700
-    assert stat.S_IMODE(lab.bench.output(first["name"]).stat().st_mode) == 0o700
+    assert lab.bench.output(first["name"]) != lab.bench.output(second["name"])
+    assert [first["beside"], second["beside"]] == [[], []]
+
+
+async def test_the_output_folder_is_private(lab: Lab) -> None:
+    lab.needs(Case.FOLDER)
+    seen = await _dump(lab)
+    assert seen["mode"] == 0o700
+    assert stat.S_IMODE(lab.bench.output(seen["name"]).stat().st_mode) == 0o700
 
 
 async def test_what_the_server_knows_stays_with_the_server(
@@ -86,24 +92,28 @@ async def test_what_the_server_knows_stays_with_the_server(
 ) -> None:
     monkeypatch.setenv("CLOUD_SECRET_KEY", "a-secret-of-the-server")
     monkeypatch.setenv("MODEL_TRAINING_TOKEN", "the-token")
-    monkeypatch.setenv("HF_TOKEN", "passed-on")
-    seen = await _dump(
-        lab, pass_env=("HF_TOKEN", "NOT_SET_ANYWHERE"), environment={"OMP_NUM_THREADS": "2"}
-    )
+    seen = await _dump(lab, environment={"OMP_NUM_THREADS": "2"})
     environment = seen["environment"]
-    assert environment["HF_TOKEN"] == "passed-on"
     assert environment["OMP_NUM_THREADS"] == "2"
     assert environment["MODEL_TRAINING_JOB"] == seen["name"]
     assert environment["PATH"]
-    assert "NOT_SET_ANYWHERE" not in environment
     assert "MODEL_TRAINING_TOKEN" not in environment
     assert "CLOUD_SECRET_KEY" not in environment
     assert not set(environment) & {"PYTEST_CURRENT_TEST", "PYTEST_VERSION", "OLDPWD"}
 
 
+async def test_what_is_to_be_passed_on_is(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.needs(Case.PASSED_VALUES)
+    monkeypatch.setenv("HF_TOKEN", "passed-on")
+    seen = await _dump(lab, pass_env=("HF_TOKEN", "NOT_SET_ANYWHERE"))
+    assert seen["environment"]["HF_TOKEN"] == "passed-on"
+    assert "NOT_SET_ANYWHERE" not in seen["environment"]
+
+
 async def test_passed_on_values_are_written_nowhere(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    lab.needs(Case.PASSED_VALUES)
     monkeypatch.setenv("HF_TOKEN", "not-to-be-written")
     name = await lab.launch(lab.waiting('test -n "$HF_TOKEN"'), pass_env=("HF_TOKEN",))
     await lab.begun(name)

@@ -82,7 +82,8 @@ async def test_a_name_is_free_again_once_its_job_is_gone(lab: Lab) -> None:
     await lab.gone(spec.name)
     again = await lab.launch_spec(replace(spec, command=lab.sh("echo second; exit 3")))
     assert not again.gone
-    end = await lab.seen(spec.name, JobState.FAILED)
+    # The controller of a cluster takes its time with a name whose Job it has just seen go.
+    end = await lab.seen(spec.name, JobState.FAILED, within=30)
     assert end.exit_code == 3
     assert lab.log(spec.name) == b"second\n"
 
@@ -151,8 +152,9 @@ async def test_a_settled_job_is_in_a_snapshot_of_everything_only(lab: Lab) -> No
     assert set(lab.watch.snapshot) == {ended, running}  # nobody has recorded the end yet
     assert lab.watch.snapshot[ended].exit_code == 4
     await lab.executor.settle([ended, running, "model-training-not-there"])
+    marks = lab.has(Case.SETTLED_MARK)
     await lab.restart()
-    assert set(lab.watch.snapshot) == {running}
+    assert set(lab.watch.snapshot) == {running} | (set() if marks else {ended})
     assert await _everything(lab) == {ended, running}
     await lab.go(running)
     await lab.ended(running)

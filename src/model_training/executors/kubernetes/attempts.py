@@ -57,6 +57,11 @@ class Attempt:
         self._backoff_s = BACKOFF_S
         self._refused_since: float | None = None
 
+    @property
+    def copied(self) -> int:
+        """Bytes of its log, while that is open."""
+        return self._copier.position
+
     def look(self, pod: PodRow) -> None:
         """The pod is in this state now."""
         if not self.is_complete and not self._is_gone and pod != self._pod:

@@ -51,6 +51,8 @@ class Collector:
         self._jobs: dict[str, _Job] = {}
         self._unread: dict[str, _Job] = {}  # jobs whose folders were not looked into yet
         self._arrived = asyncio.Event()
+        self._has_read = asyncio.Event()  # all that has arrived, or tried to
+        self._has_read.set()
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -74,11 +76,20 @@ class Collector:
         known = self._jobs.get(job)
         if known is None:
             known = self._jobs[job] = self._unread[job] = _Job()
+            self._has_read.clear()
             self._arrived.set()
+        elif known is _NOTHING:
+            if not pods:
+                return
+            known = self._jobs[job] = _Job(is_read=True)
         known.pods = {pod.uid: pod for pod in pods}
         known.seen |= known.pods
         if known.is_read:
             self._update(job, known)
+
+    async def read_all(self) -> None:
+        """Wait until the folders of all jobs looked at so far were read, as far as they can be."""
+        await self._has_read.wait()
 
     def is_complete(self, job: str) -> bool:
         """Whether all that the pods of the job printed is in its log, or a gap says what is not.
@@ -98,6 +109,11 @@ class Collector:
         known = self._jobs.get(job)
         return known.latest if known else 0
 
+    def copied(self, job: str) -> int:
+        """Bytes copied so far by what is not complete yet."""
+        known = self._jobs.get(job)
+        return sum(attempt.copied for attempt in known.attempts.values()) if known else 0
+
     async def forget(self, job: str) -> None:
         """Stop copying, and close all files: the folder of the job is about to be removed."""
         known = self._jobs.pop(job, None)
@@ -116,11 +132,16 @@ class Collector:
             for name, job in jobs.items():
                 if self._jobs.get(name) is not job:
                     continue  # forgotten meanwhile
-                if name in sources:
+                if name in sources and not sources[name] and not job.seen:
+                    self._jobs[name] = _NOTHING
+                    self._done(name)
+                elif name in sources:
                     self._restore(name, job, sources[name])
                     self._update(name, job)
                 else:
                     self._unread[name] = job
+            if not self._arrived.is_set():
+                self._has_read.set()
             if self._unread:
                 loop.call_later(_DISK_RETRY_S, self._arrived.set)
 
@@ -197,5 +218,8 @@ class _Job:
     """what the disk has of it is known"""
     was_complete: bool = False
 
+
+_NOTHING = _Job(is_read=True, was_complete=True)
+"""Of all jobs that neither have pods nor a log: most of those that ended long ago."""
 
 _DISK_RETRY_S = 3.0

@@ -4,32 +4,48 @@ All of it can be read again from the cluster, but for the stops in ``stops.py``.
 """
 
 import asyncio
-import json
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
+import msgspec
+
+from model_training.errors import MalformedRequest
 from model_training.executors.kubernetes.objects import EventRow, JobRow, PodRow
 from model_training.executors.kubernetes.observation import Case, Seen
-from model_training.jobs import JobSpec, JobState, JSONObject, parse_time
+from model_training.jobs import JobSpec, JobState, parse_time
 from model_training.names import pipeline_of_foreign_job
 from model_training.strict_json import parse_json
 
 UNKNOWN_OWNER = "unknown"  # of a Job made by somebody else
 
 
+@dataclass(frozen=True, slots=True)
+class LogWait:
+    """Waiting for a log that is not complete."""
+
+    since: float
+    """monotonic seconds"""
+    copied: int
+    """bytes of it at that time"""
+
+
 @dataclass(slots=True, eq=False)
 class Job:
-    """One job under the reserved prefix."""
+    """One job under the reserved prefix. Small: there may be fifty thousand of them."""
 
     name: str
     row: JobRow | None = None
-    """None: not in the cluster, or not seen yet"""
-    spec: JobSpec | None = None
-    """None until its Job was seen"""
-    pods: dict[str, PodRow] = field(default_factory=dict[str, PodRow])
-    """by UID; those that are gone stay until their job has ended, for its exit code"""
-    live: set[str] = field(default_factory=set[str])
+    """None: not in the cluster (any more), or not seen yet"""
+    last_row: JobRow | None = None
+    """its Job as it was seen last"""
+    noted: JobSpec | None = None
+    """what a stop wrote down of it, for as long as its Job was not seen"""
+    pods: tuple[PodRow, ...] = ()
+    """oldest first; those that are gone stay until their job has ended, for its exit code"""
+    live: frozenset[str] = frozenset()
     """UIDs of pods that the cluster still has"""
     events: tuple[EventRow, ...] = ()
     told: Seen | None = None
@@ -37,22 +53,36 @@ class Job:
     stop_asked: bool = False
     is_removing: bool = False
     is_settled: bool = False
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    """set whenever something of it has changed"""
-    end_noticed: float | None = None
-    """when its end was seen first, while its log was not complete (monotonic seconds)"""
+    launches: int = 0
+    """how many calls are creating it right now"""
+    waited: LogWait | None = None
+    """for its log, since its end was seen"""
+    changed: asyncio.Event | None = None
+    """there while somebody waits for a change"""
+
+    @property
+    def spec(self) -> JobSpec | None:
+        """What was wanted; None until its Job was seen."""
+        return spec_of(self.last_row) if self.last_row else self.noted
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When it was asked for; None until its Job was seen."""
+        if self.last_row is None:
+            return self.noted.created_at if self.noted else None
+        return _creation_of(self.last_row)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what was wanted."""
+        return self.last_row is not None or self.noted is not None
 
     @property
     def attempts(self) -> tuple[PodRow, ...]:
         """Its pods, oldest first; those of an earlier Job of the same name are not its own."""
-        uid = self.row.uid if self.row else None
-        own = (pod for pod in self.pods.values() if uid is None or pod.job_uid == uid)
-        return tuple(sorted(own, key=lambda pod: pod.order))
-
-    @property
-    def has_object(self) -> bool:
-        """Whether the cluster has its Job."""
-        return self.row is not None
+        if self.last_row is None:
+            return self.pods
+        return tuple(pod for pod in self.pods if pod.job_uid == self.last_row.uid)
 
     @property
     def is_there(self) -> bool:
@@ -66,36 +96,73 @@ class Job:
 
     def take(self, row: JobRow) -> None:
         """Note its Job as it is now."""
-        if self.row is None or self.row.uid != row.uid:
-            self.told, self.end_noticed, self.events = None, None, ()
-            self.spec = spec_of(row)
-        self.row = row
+        if self.last_row is None or self.last_row.uid != row.uid:
+            self.told, self.waited, self.events = None, None, ()
+        self.row = self.last_row = row
+
+    def see(self, pod: PodRow) -> None:
+        """Note a pod as it is now."""
+        others = (each for each in self.pods if each.uid != pod.uid)
+        self.pods = tuple(sorted((*others, pod), key=lambda each: each.order))
+        self.live |= {pod.uid}
+
+    def lose(self, pod: PodRow) -> None:
+        """Note that a pod is gone, and how it was last."""
+        self.see(pod)
+        self.live -= {pod.uid}
+
+    def touch(self) -> None:
+        """Wake who waits for a change."""
+        if self.changed is not None:
+            self.changed.set()
+
+    async def next_change(self, within_s: float) -> None:
+        """Wait until something of it changes, but no longer."""
+        self.changed = asyncio.Event()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self.changed.wait()
+        self.changed = None
 
     def case(self, attempt: int) -> Case:
         """What there is to be looked at, in its latest attempt; its Job has been seen."""
-        row = cast("JobRow", self.row)
+        row, spec = cast("JobRow", self.last_row), self.spec
         return Case(
             job=row,
             pods=self.attempts,
             attempt=attempt,
             events=self.events,
             stop_asked=self.stop_asked,
-            timeout_s=self.spec.timeout_s if self.spec else None,
+            timeout_s=spec.timeout_s if spec else None,
             is_ours=row.spec is not None,
         )
 
 
+@lru_cache(maxsize=64)  # a job is looked at several times in a row; keeping all takes 100 MB
 def spec_of(row: JobRow) -> JobSpec:
     """What was wanted: our own record on the Job, or what a Job of others tells."""
     if row.spec is None:
         return _foreign_spec(row)
     try:
-        record = cast("JSONObject", json.loads(row.spec))
+        record = msgspec.json.decode(row.spec, type=dict[str, object])
         record["parameters"] = parse_json((row.parameters or "{}").encode())
-        spec = JobSpec.from_json(record)
-    except (ValueError, TypeError, KeyError, AttributeError):
+        record["created_at"] = parse_time(str(record["created_at"]))
+        spec = msgspec.convert(record, JobSpec)  # unlike from_json, it minds the types
+    except (msgspec.MsgspecError, MalformedRequest, ValueError, KeyError):
         return _foreign_spec(row)  # somebody edited it
     return replace(spec, name=row.name, namespace=row.namespace)
+
+
+class _Creation(msgspec.Struct, gc=False):
+    created_at: str
+
+
+def _creation_of(row: JobRow) -> datetime:
+    """As in ``spec_of``, without all the rest of it."""
+    try:
+        return parse_time(msgspec.json.decode(row.spec or "", type=_Creation).created_at)
+    except ValueError:
+        return parse_time(row.created)
 
 
 def _foreign_spec(row: JobRow) -> JobSpec:

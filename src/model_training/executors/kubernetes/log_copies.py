@@ -117,6 +117,11 @@ class Copier:
         self._deadline: asyncio.Timeout | None = None
         self._hurries = False
 
+    @property
+    def position(self) -> int:
+        """Where the log ends; 0 while it is not open."""
+        return self._writer.position if self._writer else 0
+
     async def read(self, pod: PodRow, step: Read) -> End:
         """Copy what an instance printed and is not there yet; until it ends, if it runs.
 

@@ -94,7 +94,7 @@ def _stopped(case: Case) -> Seen | None:
     if not case.stop_asked:
         return None
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if end is None:
         return Seen(state=JobState.STOPPING, attempt=case.attempt, started=_started(pod))
     return _ended(case, JobState.STOPPED, end, None, stop_words(end))
@@ -116,7 +116,7 @@ def _deleted_by_others(case: Case) -> Seen | None:
     """Somebody else deletes the Job: an end that came before that is true, a later one is not."""
     if not case.job.deleted:
         return None
-    end = _end_of(case.pod)
+    end = end_of(case.pod)
     if end is None or (end.finishedAt or "") >= case.job.deleted:
         return None
     return _training_ended(case)
@@ -125,7 +125,7 @@ def _deleted_by_others(case: Case) -> Seen | None:
 def _training_ended(case: Case) -> Seen | None:
     """The training process has ended, and this was the last attempt."""
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if pod is None or end is None or not _is_final(case, pod):
         return None
     if reason := _pod_reason(case, pod):
@@ -177,7 +177,7 @@ def _job_failed(case: Case) -> Seen | None:
     failed = case.job.condition("Failed")
     if failed is None:
         return None
-    end = _end_of(case.pod)
+    end = end_of(case.pod)
     reason, message = _JOB_FAILURES.get(failed.reason, (Reason.ERROR, "")), failed.message
     if end is not None and reason[0] == Reason.ERROR and case.pod is not None:
         return _ended(case, JobState.FAILED, end, *_exit_words(end, case.pod))
@@ -242,7 +242,7 @@ def _running(case: Case) -> Seen | None:
 def _between_attempts(case: Case) -> Seen | None:
     """An attempt has ended and there will be another."""
     pod = case.pod
-    end = _end_of(pod)
+    end = end_of(pod)
     if pod is None or (end is None and pod.phase != "Failed"):
         return None
     if disruption := pod.condition("DisruptionTarget"):
@@ -356,9 +356,16 @@ def _ended(
     )
 
 
-def _end_of(pod: PodRow | None) -> Terminated | None:
+def end_of(pod: PodRow | None) -> Terminated | None:
+    """How the training process ended; None also for an end that nobody saw.
+
+    A kubelet that cannot find a container says 137 for want of a true exit code.
+    """
     container = pod.training if pod else None
-    return container.state.terminated if container else None
+    end = container.state.terminated if container else None
+    if end is not None and end.reason == "ContainerStatusUnknown" and end.startedAt is None:
+        return None
+    return end
 
 
 def _started(pod: PodRow | None) -> str | None:
@@ -375,7 +382,7 @@ def _is_final(case: Case, pod: PodRow) -> bool:
     if case.job.has_ended:
         return True
     if not case.is_ours:
-        end = _end_of(pod)
+        end = end_of(pod)
         return end is not None and end.exitCode == 0 and pod.phase == "Succeeded"
     return pod.condition("DisruptionTarget") is None
 

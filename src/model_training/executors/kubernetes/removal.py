@@ -1,6 +1,5 @@
 """Removing a job from the cluster until nothing of it is left, pods included."""
 
-import asyncio
 import logging
 import re
 from typing import Final
@@ -42,24 +41,17 @@ async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> Non
     Raises:
         ExecutorUnavailable: nobody knows how far it got; begin again.
     """
-    if (row := job.row) is not None:
-        await delete_job(api, row)
-        while job.has_object:
-            await _changed(job)
+    while job.launches:
+        await job.next_change(LOOK_S)
+    if job.row is not None:
+        await delete_job(api, job.row)
+    while job.row is not None:
+        await job.next_change(LOOK_S)
     # Pods that a Job left behind: deleted without them, as the API server does unless told.
     for pod in await _pods_of(api, job.name, namespace):
         await _delete_pod(api, namespace, pod)
     while job.live:
-        await _changed(job)
-
-
-async def _changed(job: Job) -> None:
-    job.changed.clear()
-    try:
-        async with asyncio.timeout(LOOK_S):
-            await job.changed.wait()
-    except TimeoutError:
-        return
+        await job.next_change(LOOK_S)
 
 
 class _Name(msgspec.Struct, gc=False):

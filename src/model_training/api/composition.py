@@ -106,17 +106,16 @@ def _kubernetes(
         log_limit=settings.log_limit,
     )
     names = _image_names(settings)
-    checks = {
-        "registry": lambda: _registry_check(settings, names, stack),
-        "nodes": lambda: NodeImages(api).check,
-        "off": lambda: None,
-    }
+    check: Check | None = None
+    if settings.image_check == "registry":
+        check = _registry_check(settings, names, stack)
+    elif settings.image_check == "nodes":
+        check = NodeImages(api).check
 
     async def known() -> Collection[str]:
         past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
         return past | set(executor.pipelines)
 
-    check = checks[settings.image_check]()
     source = RegistrySource(names, check, known, when_unknown=settings.image_unknown)
     return executor, source, namespace
 

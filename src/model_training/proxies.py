@@ -48,6 +48,13 @@ def checked_proxy(proxy: str, source: str) -> str:
     return proxy
 
 
+def through(host: str, proxy: str | None) -> str:
+    """A host for a sentence, with the proxy that it is asked through: of that no login."""
+    if proxy is None:
+        return host
+    return f"{host} (through the proxy {urlsplit(proxy).netloc.rpartition('@')[2]})"
+
+
 def is_loopback_name(host: str) -> bool:
     """Whether a host, without port and brackets, says by itself that it is this machine."""
     try:

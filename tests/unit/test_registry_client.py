@@ -111,6 +111,16 @@ async def test_the_labels_of_a_digest_are_fetched_once(fake, clock):
     await client.aclose()
 
 
+async def test_an_image_by_its_digest_is_believed_for_an_hour(fake, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x", {"a": "b"})
+    image = fake.image("x").pinned(digest)
+    for clock.seconds, requests in ((0.0, 3), (3599.0, 3), (3601.0, 4)):
+        assert await client.check(image) == Present(digest, {"a": "b"})
+        assert len(fake.asked) == requests
+    await client.aclose()
+
+
 async def test_a_registry_that_cannot_do_a_head(fake, client):
     digest = fake.hold("x", {"a": "b"})
     fake.answers["HEAD /v2/x/manifests/latest"] = Reply(405)
@@ -405,6 +415,48 @@ async def test_no_good_token(body, status, reason, fake, other, logged_in):
     assert isinstance(found, Unknown)
     assert reason in found.reason
     assert SECRET not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("life", "seconds", "asked"),
+    [
+        ({"expires_in": 100}, 89.0, 1),
+        ({"expires_in": 100}, 91.0, 2),
+        ({}, 61.0, 2),
+        ({"expires_in": 1e9}, 61.0, 2),
+        ({"expires_in": "100"}, 61.0, 2),
+    ],
+    ids=range(5),
+)
+async def test_how_long_a_token_is_used(life, seconds, asked, fake, other, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x")
+    token_flow(fake, f"http://{other.host}/give")
+    given = Reply(200, json.dumps({"token": "good", **life}).encode())
+    other.answers["/give?scope=repository%3Ax%3Apull&service=s"] = given
+    for clock.seconds in (0.0, seconds):
+        assert await client.check(fake.image("x")) == Present(digest)
+    assert len(other.asked) == asked
+    await client.aclose()
+
+
+async def test_a_token_that_is_refused_later_is_not_shown_again(fake, other, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x")
+    plain = dict(fake.answers)
+    token_flow(fake, f"http://{other.host}/give")
+    given = Reply(200, json.dumps({"token": "good", "expires_in": 9999}).encode())
+    other.answers["/give?scope=repository%3Ax%3Apull&service=s"] = given
+    assert await client.check(fake.image("x")) == Present(digest)
+
+    def only_without(reply):
+        return lambda asked: Reply(403) if "authorization" in asked.headers else reply
+
+    fake.answers = {path: only_without(reply) for path, reply in plain.items()}
+    clock.seconds = 61.0
+    assert isinstance(await client.check(fake.image("x")), Unknown)
+    assert await client.check(fake.image("x")) == Present(digest)
+    await client.aclose()
 
 
 @pytest.mark.parametrize(

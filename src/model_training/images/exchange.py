@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from socket import gaierror
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 import httpx2
 
@@ -20,6 +19,7 @@ from model_training.errors import RegistryUnavailable
 from model_training.images.destinations import Destination, destination, foreign_url, host_of
 from model_training.images.kept import Kept
 from model_training.images.reach import Reach
+from model_training.proxies import through
 
 CONNECT_S: Final = 2.0  # seconds; a registry that is there accepts in milliseconds
 TOTAL_S: Final = 5.0  # seconds for all that one image needs; a person waits for the answer
@@ -134,7 +134,7 @@ class Exchange:
         try:
             answer = await self._send(request, there, proxy)
         except httpx2.TransportError as error:
-            reason = _failure(error, _with_proxy(host, proxy))
+            reason = _failure(error, through(host, proxy))
             self.pause(host, reason)
             raise RegistryUnavailable(reason) from None
         if answer.status in _FAILED:
@@ -195,14 +195,6 @@ class Exchange:
 
 def _whole(seconds: float) -> int:
     return max(1, round(seconds))
-
-
-def _with_proxy(host: str, proxy: str | None) -> str:
-    """The host for a sentence; of the proxy no login."""
-    if proxy is None:
-        return host
-    hop = urlsplit(proxy).netloc.rpartition("@")[2]
-    return f"{host} (through the proxy {hop})"
 
 
 def _failure(error: httpx2.TransportError, host: str) -> str:

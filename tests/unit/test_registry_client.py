@@ -440,6 +440,22 @@ async def test_how_long_a_token_is_used(life, seconds, asked, fake, other, clock
     await client.aclose()
 
 
+async def test_a_token_goes_before_a_password(fake, other, logged_in):
+    digest = fake.hold("x")
+    plain = dict(fake.answers)
+    told = f'Basic realm="x", Bearer realm="http://{other.host}/give"'
+    refusal = Reply(401, headers={"WWW-Authenticate": told})
+
+    def guarded(reply):
+        return lambda asked: (
+            reply if asked.headers.get("authorization") == "Bearer good" else refusal
+        )
+
+    fake.answers = {path: guarded(reply) for path, reply in plain.items()}
+    other.answers["/give?scope=repository%3Ax%3Apull"] = Reply(200, b'{"token": "good"}')
+    assert await logged_in.check(fake.image("x")) == Present(digest)
+
+
 async def test_a_token_that_is_refused_later_is_not_shown_again(fake, other, clock):
     client = RegistryClient(now=clock)
     digest = fake.hold("x")

@@ -140,6 +140,7 @@ NAMES = {
     "near.org": ["127.0.0.1"],
     "mixed.org": ["1.1.1.1", "10.0.0.1"],
     "link.org": ["169.254.169.254"],
+    "other-link.org": ["169.254.0.7"],
 }
 
 
@@ -159,6 +160,7 @@ NAMES = {
         ("http://near.org", "http://private.org/x", "http://10.0.0.1/x"),
         ("http://near.org", "https://link.org/x", None),
         ("https://link.org", "https://link.org/x", "https://169.254.169.254/x"),
+        ("https://other-link.org", "https://link.org/x", None),
         ("https://public.org", "https://nowhere.org/x", None),
     ],
 )

@@ -144,6 +144,19 @@ NAMES = {
 }
 
 
+@pytest.fixture
+def names(monkeypatch):
+    """The names above, and addresses; nothing else is known."""
+
+    def resolve(host, port, *args, **options):
+        addresses = NAMES.get(host) or ([host] if host[0].isdecimal() else None)
+        if addresses is None:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+
+
 @pytest.mark.parametrize(
     ("registry", "to", "asked"),
     [
@@ -164,13 +177,7 @@ NAMES = {
         ("https://public.org", "https://nowhere.org/x", None),
     ],
 )
-def test_a_registry_sends_us_only_as_near_as_it_is_itself(monkeypatch, registry, to, asked):
-    def resolve(host, port, *args, **options):
-        if host not in NAMES:
-            raise socket.gaierror
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in NAMES[host]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+def test_a_registry_sends_us_only_as_near_as_it_is_itself(names, registry, to, asked):
     base = httpx2.URL(registry)
     url = foreign_url(to, base=base)
     if asked is None:
@@ -181,6 +188,32 @@ def test_a_registry_sends_us_only_as_near_as_it_is_itself(monkeypatch, registry,
     # The address that was looked at is asked, under the name that the certificate must bear.
     assert str(found.url) == asked
     assert (found.host, found.name) == (url.netloc.decode(), url.host)
+
+
+@pytest.mark.parametrize(
+    ("registry", "to", "permitted"),
+    [
+        ("https://public.org", "https://other.org/x", True),
+        ("https://public.org", "https://nowhere.org/x", True),
+        ("https://nowhere.org", "https://other.org/x", True),
+        ("https://private.org", "https://mixed.org/x", True),
+        ("https://public.org", "https://private.org/x", False),
+        ("https://nowhere.org", "https://private.org/x", False),
+        ("https://nowhere.org", "https://127.0.0.1/x", False),
+        ("https://nowhere.org", "https://169.254.169.254/x", False),
+        ("https://public.org", "http://other.org/x", False),
+    ],
+)
+def test_a_proxy_is_given_the_name_and_what_is_known_here_is_looked_at(
+    names, registry, to, permitted
+):
+    base, url = httpx2.URL(registry), httpx2.URL(to)
+    if permitted:
+        found = asyncio.run(destination(url, registry=base, proxied=True))
+        assert (found.url, found.name) == (url, url.host)
+        return
+    with pytest.raises(RegistryUnavailable):
+        asyncio.run(destination(url, registry=base, proxied=True))
 
 
 @given(st.text())

@@ -192,6 +192,15 @@ async def test_an_overloaded_registry_gets_the_pause_that_it_asks_for(said, told
     await client.aclose()
 
 
+async def test_who_asks_in_a_pause_is_told_what_is_left_of_it(fake, clock):
+    client = RegistryClient(now=clock)
+    fake.answers["/v2/x/manifests/latest"] = Reply(429, headers={"Retry-After": "20"})
+    await client.check(fake.image("x"))
+    clock.seconds = 3.0
+    assert await client.check(fake.image("y")) == Unknown(f"{fake.host} asks for a pause", 17)
+    await client.aclose()
+
+
 @pytest.mark.parametrize("status", [500, 502, 503])
 async def test_a_failing_registry(status, fake, client):
     fake.answers["/v2/x/manifests/latest"] = Reply(status, b"Traceback: s3cret")

@@ -1,4 +1,4 @@
-"""An HTTP proxy on loopback that knows every name, and takes them all for this machine."""
+"""An HTTP proxy on loopback that knows every name, and takes each for this machine."""
 
 import asyncio
 import base64
@@ -68,7 +68,9 @@ class HttpProxy:
                 await writer.drain()
                 return
             url = urlsplit(f"//{target}" if method == "CONNECT" else target)
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", url.port)
+            host = url.hostname or ""
+            where = host if host.replace(".", "").isdecimal() else "127.0.0.1"
+            up_reader, up_writer = await asyncio.open_connection(where, url.port)
             if method == "CONNECT":
                 writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             else:  # a request a connection, so that each is seen

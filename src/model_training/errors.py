@@ -2,7 +2,7 @@
 
 ModelTrainingError
 ├── InvalidRequest            what was asked for breaks a rule (422); carries every fault found
-│   └── InvalidDeclaration    a pipeline.toml or an image's labels break a rule; each fault
+│   └── InvalidDeclaration    a pipeline.toml, an image or its labels break a rule; each fault
 │                             names file, line and key, or image and label
 ├── MalformedRequest          the request cannot be read at all (400)
 ├── RequestTooLarge           413

@@ -54,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 REPEAT_LOCKS = 64  # requests with an Idempotency-Key at work at once, but for collisions
 REBUILD_S = 5.0  # seconds that a request waits for a ledger that is being rebuilt
+NEAREST_TOLD = 3  # names like that of an absent pipeline; more would be a list
 STREAM_PAGE = 1000  # jobs read from the ledger at a time while a whole list is streamed
 
 
@@ -400,8 +401,9 @@ class TrainingService:
         except PipelineNotFound as error:
             resources = [pipeline_resource(near) for near in error.nearest]
             permitted = await self._guard.permitted(principal, Action.READ, resources)
-            nearest = tuple(near for near, yes in zip(error.nearest, permitted, strict=True) if yes)
-            raise PipelineNotFound(name, looked=error.looked, nearest=nearest) from None
+            nearest = [near for near, yes in zip(error.nearest, permitted, strict=True) if yes]
+            told = tuple(nearest[:NEAREST_TOLD])
+            raise PipelineNotFound(name, looked=error.looked, nearest=told) from None
 
 
 Pairs = tuple[tuple[str | None, str], ...]

@@ -126,9 +126,10 @@ class Settings(BaseSettings):
     """Tag of the images of pipelines. Jobs are pinned to the digest that it stands for when they
     are accepted."""
 
-    image_check: Literal["registry", "off"] = "registry"
-    """How it is known that a pipeline has an image: by asking the registry, or not at all, for
-    registries that the nodes reach and this service does not."""
+    image_check: Literal["registry", "nodes", "off"] = "registry"
+    """How it is known that a pipeline has an image: by asking the registry; by what the nodes tell
+    of theirs, for images that are loaded there; or not at all, for registries that the nodes reach
+    and this service does not."""
 
     image_unknown: Literal["refuse", "submit"] = "refuse"
     """What a registry that cannot tell means for a job: 503, or accepted with a warning. Refused,
@@ -139,7 +140,8 @@ class Settings(BaseSettings):
     Loopback addresses always are."""
 
     registry_config: _Folder | None = None
-    """A docker ``config.json`` with the logins of registries, mounted or written by a person."""
+    """A docker ``config.json`` with the logins of registries, mounted or written by a person. By
+    default that of the folder ``DOCKER_CONFIG``, if it is set."""
 
     outputs_claim: _Label | None = None
     """PersistentVolumeClaim in which each job gets a folder for what it makes. Without one it

@@ -5,11 +5,14 @@ tests/cluster/images.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from model_training.images.outcomes import Absent, Outcome, Present, Unknown
+from model_training.access.decisions import Action, Decision, LocalDecider, Resource
+from model_training.access.principals import Principal
+from model_training.images.outcomes import Absent, Outcome, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference, parse_registry
 from model_training.pipelines.images import ImageNames, RegistrySource
 from tests.api.lab import lab
@@ -22,6 +25,7 @@ EPOCHS = {"epochs": {"type": "integer", "minimum": 1}}
 ANSWERS: dict[str, Outcome] = {
     "digits": Present(DIGEST, {"model-training.parameters": json.dumps(EPOCHS)}),
     "broken": Present(DIGEST, {"model-training.parameters": "{"}),
+    "chart": Unusable("is no container image"),
     "away": Unknown("registry.example.org refuses the connection", 17),
 }
 
@@ -50,6 +54,33 @@ async def test_an_image_that_is_not_there_is_a_404(running):
     assert answer.json()["nearest"] == ["digits"]
 
 
+class Hides(LocalDecider):
+    """Permits all but what is named so."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    async def decide(
+        self, principal: Principal, action: Action, resources: Sequence[Resource]
+    ) -> Sequence[Decision]:
+        return [Decision(permitted=each.id not in self._names) for each in resources]
+
+
+async def test_near_are_only_names_that_the_asker_may_read(tmp_path: Path):
+    near = ["digits-a", "digits-b", "digits-c", "digits-d", "digits-e", "digits-f", "digits-g"]
+
+    async def many() -> list[str]:
+        return near
+
+    source = RegistrySource(ImageNames(parse_registry(HOST), "v1"), check, many)
+    decider = Hides(*near[4:])
+    async with lab(tmp_path, source=source, decider=decider) as one:
+        answer = await one.client.post("/training-jobs?pipeline=digits-x")
+        assert answer.status_code == 404
+        assert sorted(answer.json()["nearest"]) == near[1:4]  # of a tie the last
+        assert not any(name in answer.text for name in near[4:])
+
+
 async def test_what_cannot_be_told_is_a_503_with_the_time_to_try_again(running):
     answer = await running.client.post("/training-jobs?pipeline=away")
     assert answer.status_code == 503
@@ -64,6 +95,14 @@ async def test_a_broken_label_is_a_422_that_names_it(running):
     assert answer.json()["type"] == "/problems/invalid-declaration"
     [fault] = answer.json()["errors"]
     assert fault["path"] == f"{HOST}/model-training-broken:v1: model-training.parameters"
+
+
+async def test_what_is_no_image_is_a_422_that_names_it(running):
+    answer = await running.client.post("/training-jobs?pipeline=chart")
+    assert answer.status_code == 422
+    assert answer.json()["type"] == "/problems/invalid-declaration"
+    fault = {"path": f"{HOST}/model-training-chart:v1", "message": "is no container image"}
+    assert answer.json()["errors"] == [fault]
 
 
 async def test_parameters_are_held_against_the_label(running):
@@ -82,6 +121,7 @@ async def test_a_pipeline_names_the_image_by_its_digest(running):
     assert [(each["name"], len(each["problems"])) for each in listed.json()] == [
         ("away", 1),
         ("broken", 1),
+        ("chart", 1),
         ("digits", 0),
     ]
 

@@ -76,9 +76,9 @@ class Service:
 
 
 @asynccontextmanager
-async def service(folder: Path, *options: str) -> AsyncGenerator[Service]:
+async def service(folder: Path, *options: str, **variables: str) -> AsyncGenerator[Service]:
     """``serve`` with these options, and ``--executor kubernetes``; it listens."""
-    process = start(folder, *options)
+    process = start(folder, *options, **variables)
     try:
         async with client_of(process, folder) as client:
             yield Service(process, folder / LOG, client)
@@ -95,10 +95,10 @@ async def service(folder: Path, *options: str) -> AsyncGenerator[Service]:
 LOG = "server.log"
 
 
-def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+def start(folder: Path, *options: str, **variables: str) -> subprocess.Popen[str]:
     """``serve`` with these options, and ``--executor kubernetes``, as whoever starts it ends it."""
     argv = [sys.executable, "-m", "model_training", "serve", "--port", "0"]
-    environment = _environment(folder, {})
+    environment = _environment(folder, variables)
     with (folder / LOG).open("a") as log:
         return subprocess.Popen(
             [*argv, "--executor", "kubernetes", *options],

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from model_training.access.principals import Principal
 from model_training.errors import (
     ExecutorUnavailable,
+    Fault,
     InvalidDeclaration,
     PipelineNotFound,
     RegistryUnavailable,
 )
-from model_training.images.outcomes import Absent, Present, Unknown
+from model_training.images.outcomes import Absent, Present, Unknown, Unread, Unusable
 from model_training.images.reference import ImageReference, parse_registry
 from model_training.options import JobOptions
 from model_training.pipelines.images import ImageNames, RegistrySource
@@ -203,6 +204,27 @@ def test_what_cannot_be_told_is_refused_for_as_long_as_the_registry_asks():
     assert refusal.value.retry_after == 17
     assert "registry.example.org/model-training-digits:v1 cannot be told: it is away" in str(
         refusal.value
+    )
+
+
+@pytest.mark.parametrize("when_unknown", ["refuse", "submit"])
+def test_what_is_no_image_is_never_submitted(when_unknown):
+    made, _ = source(Unusable("is no container image"), when_unknown=when_unknown)
+    with pytest.raises(InvalidDeclaration) as refusal:
+        resolve(made)
+    assert refusal.value.faults == (Fault(str(IMAGE), "is no container image"),)
+
+
+@pytest.mark.parametrize("digest", [DIGEST, None])
+def test_of_an_image_whose_labels_are_not_known_nothing_is_checked(digest):
+    made, _ = source(Unread(digest))
+    warning = "its labels are not known, as no registry is asked: the parameters were not checked"
+    assert resolve(made) == Pipeline(
+        name="digits",
+        folder=None,
+        image=str(IMAGE.pinned(digest) if digest else IMAGE),
+        digest=digest,
+        warnings=(warning,),
     )
 
 

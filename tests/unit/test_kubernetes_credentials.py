@@ -157,7 +157,7 @@ def test_verification_is_left_out_only_where_asked(tmp_path: Path) -> None:
         ({}, {"certificate-authority-data": encoded("x")}, "authority cannot be used"),
         ({}, {"server": f"https://u:{SECRET}@host"}, "server must be a URL"),
         ({}, {"server": "cluster:6443"}, "server must be a URL"),
-        ({}, {"proxy-url": f"socks5://u:{SECRET}@host"}, "must be an HTTP proxy"),
+        ({}, {"proxy-url": f"socks5://u:{SECRET}@host"}, "proxy-url names no HTTP proxy"),
         ({"exec": {"command": "no-such", "apiVersion": "v1"}}, {}, "exec.apiVersion must be"),
     ],
 )
@@ -302,7 +302,8 @@ print(json.dumps({"apiVersion": "client.authentication.k8s.io/v1", "status": sta
             "print(json.dumps({'apiVersion': 'client.authentication.k8s.io/v1'}))",
             "neither a token nor a certificate",
         ),
-        ("sys.exit('y' * 5000 + ': log in first')", "ended with 1: y"),
+        ("sys.exit('y' * 5000 + ': log in first')", "ended with 1, and said why"),
+        ("sys.exit(1)", "ended with 1."),
     ],
 )
 async def test_a_plugin_that_fails_says_why(tmp_path: Path, body: str, said: str) -> None:
@@ -314,6 +315,31 @@ async def test_a_plugin_that_fails_says_why(tmp_path: Path, body: str, said: str
     assert message.endswith("Ask Ada.")
     assert SECRET not in message
     assert len(message) < 800
+
+
+def test_a_plugin_shows_nothing_that_it_is_given() -> None:
+    shown = credential_plugin.Plugin(
+        command="login", args=(SECRET,), env={"KEY": SECRET}, api_version="v1", cluster=None,
+        install_hint="",
+    )  # fmt: skip
+    assert repr(shown) == "Plugin('login')"
+
+
+async def test_what_a_plugin_complains_of_is_for_the_log_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.e30.MEUCIQDw-_x"
+    url = "https://login.example.org/device"
+    words = f"AADSTS70043: the token {token} has ended, key={token[:30]}; log in: {url}"
+    who = load(plugin(tmp_path, f"sys.exit({words!r})")).credentials
+    for _ in range(3):
+        with pytest.raises(ExecutorUnavailable) as caught:
+            await who.grant()
+        assert "AADSTS" not in str(caught.value)
+        assert token[:10] not in str(caught.value)
+    [record] = caplog.records
+    said = record.getMessage()
+    assert said.endswith(f"AADSTS70043: the token ... has ended, ...; log in: {url}")
 
 
 async def test_a_plugin_that_never_ends_is_ended(

@@ -13,7 +13,7 @@ import pytest
 from model_training.images import exchange, registry
 from model_training.images.credentials import DockerConfig
 from model_training.images.documents import DOCUMENT_LIMIT
-from model_training.images.outcomes import Absent, Present, Unknown
+from model_training.images.outcomes import Absent, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference
 from model_training.images.registry import RegistryClient
 from tests.unit.scripted_registry import CONFIG, MANIFEST, Reply, digest_of, scripted_registry
@@ -111,6 +111,16 @@ async def test_the_labels_of_a_digest_are_fetched_once(fake, clock):
     await client.aclose()
 
 
+async def test_an_image_by_its_digest_is_believed_for_an_hour(fake, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x", {"a": "b"})
+    image = fake.image("x").pinned(digest)
+    for clock.seconds, requests in ((0.0, 3), (3599.0, 3), (3601.0, 4)):
+        assert await client.check(image) == Present(digest, {"a": "b"})
+        assert len(fake.asked) == requests
+    await client.aclose()
+
+
 async def test_a_registry_that_cannot_do_a_head(fake, client):
     digest = fake.hold("x", {"a": "b"})
     fake.answers["HEAD /v2/x/manifests/latest"] = Reply(405)
@@ -182,6 +192,15 @@ async def test_an_overloaded_registry_gets_the_pause_that_it_asks_for(said, told
     await client.aclose()
 
 
+async def test_who_asks_in_a_pause_is_told_what_is_left_of_it(fake, clock):
+    client = RegistryClient(now=clock)
+    fake.answers["/v2/x/manifests/latest"] = Reply(429, headers={"Retry-After": "20"})
+    await client.check(fake.image("x"))
+    clock.seconds = 3.0
+    assert await client.check(fake.image("y")) == Unknown(f"{fake.host} asks for a pause", 17)
+    await client.aclose()
+
+
 @pytest.mark.parametrize("status", [500, 502, 503])
 async def test_a_failing_registry(status, fake, client):
     fake.answers["/v2/x/manifests/latest"] = Reply(status, b"Traceback: s3cret")
@@ -218,6 +237,14 @@ async def test_a_huge_manifest_is_not_read_to_its_end(fake, client):
     assert found == Unknown(f"{fake.host} answers with more than {DOCUMENT_LIMIT} bytes")
 
 
+async def test_a_page_for_everything_is_no_answer_of_a_registry(fake, client):
+    fake.answers["/v2/x/manifests/latest"] = Reply(200, b"<h1>Log in to this network</h1>")
+    found = await client.check(fake.image("x"))
+    assert isinstance(found, Unknown)
+    assert found.reason.startswith("the manifest of ")
+    assert found.reason.endswith(" cannot be read")
+
+
 async def test_content_that_is_not_what_was_asked_for(fake, client):
     digest = fake.hold("x")
     fake.answers[f"/v2/x/manifests/{digest}"] = Reply(200, b"{}")
@@ -243,15 +270,18 @@ async def test_a_configuration_that_cannot_be_read(config, fake, client):
     fake.answers["/v2/x/manifests/latest"] = Reply(200, manifest)
     fake.answers[fake.blob("x", config)] = Reply(200, config)
     found = await client.check(fake.image("x"))
-    assert isinstance(found, Unknown)
-    assert found.reason.startswith("the configuration of ")
+    assert isinstance(found, Unusable)
+    assert found.reason in {
+        "has a configuration that cannot be read",
+        "has labels that are no text",
+    }
 
 
 async def test_what_is_no_container_image(fake, client):
     chart = {"mediaType": "application/vnd.cncf.helm.config.v1+json", "digest": digest_of(b"")}
     manifest = json.dumps({"mediaType": MANIFEST, "config": chart}).encode()
     fake.answers["/v2/x/manifests/latest"] = Reply(200, manifest)
-    assert (await client.check(fake.image("x"))).reason.endswith(" is no container image")
+    assert await client.check(fake.image("x")) == Unusable("is no container image")
 
 
 # Where it points to
@@ -394,6 +424,64 @@ async def test_no_good_token(body, status, reason, fake, other, logged_in):
     assert isinstance(found, Unknown)
     assert reason in found.reason
     assert SECRET not in found.reason
+
+
+@pytest.mark.parametrize(
+    ("life", "seconds", "asked"),
+    [
+        ({"expires_in": 100}, 89.0, 1),
+        ({"expires_in": 100}, 91.0, 2),
+        ({}, 61.0, 2),
+        ({"expires_in": 1e9}, 61.0, 2),
+        ({"expires_in": "100"}, 61.0, 2),
+    ],
+    ids=range(5),
+)
+async def test_how_long_a_token_is_used(life, seconds, asked, fake, other, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x")
+    token_flow(fake, f"http://{other.host}/give")
+    given = Reply(200, json.dumps({"token": "good", **life}).encode())
+    other.answers["/give?scope=repository%3Ax%3Apull&service=s"] = given
+    for clock.seconds in (0.0, seconds):
+        assert await client.check(fake.image("x")) == Present(digest)
+    assert len(other.asked) == asked
+    await client.aclose()
+
+
+async def test_a_token_goes_before_a_password(fake, other, logged_in):
+    digest = fake.hold("x")
+    plain = dict(fake.answers)
+    told = f'Basic realm="x", Bearer realm="http://{other.host}/give"'
+    refusal = Reply(401, headers={"WWW-Authenticate": told})
+
+    def guarded(reply):
+        return lambda asked: (
+            reply if asked.headers.get("authorization") == "Bearer good" else refusal
+        )
+
+    fake.answers = {path: guarded(reply) for path, reply in plain.items()}
+    other.answers["/give?scope=repository%3Ax%3Apull"] = Reply(200, b'{"token": "good"}')
+    assert await logged_in.check(fake.image("x")) == Present(digest)
+
+
+async def test_a_token_that_is_refused_later_is_not_shown_again(fake, other, clock):
+    client = RegistryClient(now=clock)
+    digest = fake.hold("x")
+    plain = dict(fake.answers)
+    token_flow(fake, f"http://{other.host}/give")
+    given = Reply(200, json.dumps({"token": "good", "expires_in": 9999}).encode())
+    other.answers["/give?scope=repository%3Ax%3Apull&service=s"] = given
+    assert await client.check(fake.image("x")) == Present(digest)
+
+    def only_without(reply):
+        return lambda asked: Reply(403) if "authorization" in asked.headers else reply
+
+    fake.answers = {path: only_without(reply) for path, reply in plain.items()}
+    clock.seconds = 61.0
+    assert isinstance(await client.check(fake.image("x")), Unknown)
+    assert await client.check(fake.image("x")) == Present(digest)
+    await client.aclose()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_training.errors import RegistryUnavailable
+from model_training.errors import InvalidDeclaration, RegistryUnavailable
 from model_training.images.destinations import Zone, destination, foreign_url, zone_of
 from model_training.images.documents import read_labels, read_manifest, says_absent
 from model_training.images.kept import Kept
@@ -75,8 +75,28 @@ VALUES = st.recursive(
 def test_whatever_a_registry_keeps_is_read_or_refused(content):
     says_absent(content)
     for read in (read_manifest, read_labels):
-        with suppress(RegistryUnavailable):
+        with suppress(RegistryUnavailable, InvalidDeclaration):
             read(content, "x")
+
+
+def test_of_an_index_only_images_count():
+    linux = {"os": "linux", "architecture": "amd64"}
+    kinds = {
+        "oci.image.index": "0",
+        "oci.image.config": "1",
+        "oci.image.manifest": "2",
+    }
+    entries = [
+        {
+            "mediaType": f"application/vnd.{kind}.v1+json",
+            "digest": f"sha256:{sign * 64}",
+            "platform": linux,
+        }
+        for kind, sign in kinds.items()
+    ]
+    entries.append({**entries[-1], "digest": "sha256:../.."})
+    found = read_manifest(json.dumps({"manifests": entries}).encode(), "x")
+    assert found.platforms == ((("linux", "amd64"), f"sha256:{'2' * 64}"),)
 
 
 # Where it may send us
@@ -120,7 +140,21 @@ NAMES = {
     "near.org": ["127.0.0.1"],
     "mixed.org": ["1.1.1.1", "10.0.0.1"],
     "link.org": ["169.254.169.254"],
+    "other-link.org": ["169.254.0.7"],
 }
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """The names above, and addresses; nothing else is known."""
+
+    def resolve(host, port, *args, **options):
+        addresses = NAMES.get(host) or ([host] if host[0].isdecimal() else None)
+        if addresses is None:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in addresses]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @pytest.mark.parametrize(
@@ -139,16 +173,11 @@ NAMES = {
         ("http://near.org", "http://private.org/x", "http://10.0.0.1/x"),
         ("http://near.org", "https://link.org/x", None),
         ("https://link.org", "https://link.org/x", "https://169.254.169.254/x"),
+        ("https://other-link.org", "https://link.org/x", None),
         ("https://public.org", "https://nowhere.org/x", None),
     ],
 )
-def test_a_registry_sends_us_only_as_near_as_it_is_itself(monkeypatch, registry, to, asked):
-    def resolve(host, port, *args, **options):
-        if host not in NAMES:
-            raise socket.gaierror
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in NAMES[host]]
-
-    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+def test_a_registry_sends_us_only_as_near_as_it_is_itself(names, registry, to, asked):
     base = httpx2.URL(registry)
     url = foreign_url(to, base=base)
     if asked is None:
@@ -159,6 +188,32 @@ def test_a_registry_sends_us_only_as_near_as_it_is_itself(monkeypatch, registry,
     # The address that was looked at is asked, under the name that the certificate must bear.
     assert str(found.url) == asked
     assert (found.host, found.name) == (url.netloc.decode(), url.host)
+
+
+@pytest.mark.parametrize(
+    ("registry", "to", "permitted"),
+    [
+        ("https://public.org", "https://other.org/x", True),
+        ("https://public.org", "https://nowhere.org/x", True),
+        ("https://nowhere.org", "https://other.org/x", True),
+        ("https://private.org", "https://mixed.org/x", True),
+        ("https://public.org", "https://private.org/x", False),
+        ("https://nowhere.org", "https://private.org/x", False),
+        ("https://nowhere.org", "https://127.0.0.1/x", False),
+        ("https://nowhere.org", "https://169.254.169.254/x", False),
+        ("https://public.org", "http://other.org/x", False),
+    ],
+)
+def test_a_proxy_is_given_the_name_and_what_is_known_here_is_looked_at(
+    names, registry, to, permitted
+):
+    base, url = httpx2.URL(registry), httpx2.URL(to)
+    if permitted:
+        found = asyncio.run(destination(url, registry=base, proxied=True))
+        assert (found.url, found.name) == (url, url.host)
+        return
+    with pytest.raises(RegistryUnavailable):
+        asyncio.run(destination(url, registry=base, proxied=True))
 
 
 @given(st.text())

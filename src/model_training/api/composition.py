@@ -4,13 +4,15 @@ What only one executor needs is imported where it is chosen, so that one machine
 what speaks to a cluster.
 """
 
-from collections.abc import Callable, Collection
+import os
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from model_training.access.decisions import LocalDecider
 from model_training.access.guard import Guard
-from model_training.errors import SettingsError
+from model_training.errors import RegistryUnavailable, SettingsError
 from model_training.executors.base import Executor
 from model_training.executors.local.devices import found_gpus
 from model_training.executors.local.executor import LocalExecutor
@@ -23,6 +25,10 @@ from model_training.pipelines.pipeline import PipelineSource
 from model_training.service import Parts, TrainingService
 from model_training.settings import Settings
 from model_training.tracker import Tracker
+
+if TYPE_CHECKING:
+    from model_training.images.reach import Reach
+    from model_training.pipelines.images import Check, ImageNames
 
 LOCAL_NAMESPACE = "local"
 
@@ -78,6 +84,8 @@ def _kubernetes(
         from model_training.executors.kubernetes.executor import KubernetesExecutor
         from model_training.executors.kubernetes.kubeconfig import load_cluster
         from model_training.executors.kubernetes.manifest import Site
+        from model_training.executors.kubernetes.node_images import NodeImages
+        from model_training.pipelines.images import RegistrySource
     except ModuleNotFoundError as error:
         raise SettingsError(
             f"{error.name} is missing, which the kubernetes executor needs; "
@@ -85,8 +93,9 @@ def _kubernetes(
         ) from error
     cluster = load_cluster(settings.kubeconfig)
     namespace = settings.namespace or cluster.namespace
+    api = KubernetesApi(cluster)
     executor = KubernetesExecutor(
-        KubernetesApi(cluster),
+        api,
         data,
         Site(
             namespace=namespace,
@@ -96,21 +105,24 @@ def _kubernetes(
         all_namespaces=settings.all_namespaces,
         log_limit=settings.log_limit,
     )
-    source = _registry_source(settings, ledger, stack, lambda: executor.pipelines)
+    names = _image_names(settings)
+    check: Check | None = None
+    if settings.image_check == "registry":
+        check = _registry_check(settings, names, stack)
+    elif settings.image_check == "nodes":
+        check = NodeImages(api).check
+
+    async def known() -> Collection[str]:
+        past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
+        return past | set(executor.pipelines)
+
+    source = RegistrySource(names, check, known, when_unknown=settings.image_unknown)
     return executor, source, namespace
 
 
-def _registry_source(
-    settings: Settings,
-    ledger: Ledger,
-    stack: AsyncExitStack,
-    with_template: Callable[[], Collection[str]],
-) -> PipelineSource:
-    from model_training.images.credentials import DockerConfig
+def _image_names(settings: Settings) -> "ImageNames":
     from model_training.images.reference import parse_registry
-    from model_training.images.registry import RegistryClient
-    from model_training.pipelines.images import ImageNames, RegistrySource
-    from model_training.pipelines.labels import LABEL_PREFIX
+    from model_training.pipelines.images import ImageNames
 
     if settings.registry is None:
         raise SettingsError(
@@ -118,16 +130,36 @@ def _registry_source(
             "--registry HOST[/PREFIX], of which pipeline P is HOST/PREFIX/model-training-P."
         )
     try:
-        names = ImageNames(parse_registry(settings.registry), settings.image_tag)
+        return ImageNames(parse_registry(settings.registry), settings.image_tag)
     except ValueError as error:
         raise SettingsError(f"The setting registry: {error}") from None
-    config = DockerConfig(settings.registry_config) if settings.registry_config else None
-    client = RegistryClient(config, insecure=settings.insecure_registry, label_prefix=LABEL_PREFIX)
+
+
+def _registry_check(settings: Settings, names: "ImageNames", stack: AsyncExitStack) -> "Check":
+    from model_training.images.credentials import DockerConfig, config_of
+    from model_training.images.registry import RegistryClient
+    from model_training.pipelines.labels import LABEL_PREFIX
+
+    file = settings.registry_config or config_of(os.environ)
+    client = RegistryClient(
+        DockerConfig(file) if file else None,
+        reach=_reach(settings, names.of("any").address),
+        label_prefix=LABEL_PREFIX,
+    )
     stack.push_async_callback(client.aclose)
+    return client.check
 
-    async def known() -> Collection[str]:
-        past = {pipeline for pipeline, _ in await ledger.pairs(JobFilter()) if pipeline}
-        return past | set(with_template())
 
-    check = client.check if settings.image_check == "registry" else None
-    return RegistrySource(names, check, known, when_unknown=settings.image_unknown)
+def _reach(settings: Settings, registry: str) -> "Reach":
+    """How registries are reached; that the one of the settings can be is seen at the start."""
+    from model_training.images.reach import Reach
+
+    try:
+        reach = Reach(settings.insecure_registry, os.environ)
+    except ValueError as error:
+        raise SettingsError(f"The setting insecure_registry: {error}") from None
+    try:
+        reach.proxy(reach.url(registry, "/"))
+    except RegistryUnavailable as error:
+        raise SettingsError(f"The registry {registry} cannot be asked: {error.message}.") from None
+    return reach

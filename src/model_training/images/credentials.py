@@ -175,6 +175,12 @@ class DockerConfig:
         return SettingsError(f"The docker config {self.path} {what}.")
 
 
+def config_of(environ: Mapping[str, str]) -> Path | None:
+    """The file in the folder that ``DOCKER_CONFIG`` names, as for the tools of containers."""
+    folder = environ.get("DOCKER_CONFIG")
+    return Path(folder).absolute() / "config.json" if folder else None
+
+
 JSONTable = Mapping[str, object]
 
 

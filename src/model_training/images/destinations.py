@@ -46,7 +46,7 @@ class Destination:
     """A foreign URL whose address was looked at."""
 
     url: httpx2.URL
-    """with the address in place of the name"""
+    """with the address in place of the name; with the name where a proxy asks"""
     host: str
     """for the header Host, with its port if it has one of its own"""
     name: str
@@ -85,12 +85,16 @@ def host_of(url: httpx2.URL) -> str:
     return url.netloc.decode()
 
 
-async def destination(url: httpx2.URL, *, registry: httpx2.URL) -> Destination:
+async def destination(
+    url: httpx2.URL, *, registry: httpx2.URL, proxied: bool = False
+) -> Destination:
     """Where a URL that a registry named leads.
 
     Args:
         url: from ``foreign_url``.
         registry: the URL of the registry itself.
+        proxied: it is asked through a proxy. That may know names which are not known here, and
+            may allow by name, so it is given the name; one that is known here is looked at.
 
     Raises:
         RegistryUnavailable: it may not be asked, or its name cannot be resolved.
@@ -98,24 +102,28 @@ async def destination(url: httpx2.URL, *, registry: httpx2.URL) -> Destination:
     if url.scheme == "http" and registry.scheme == "https":
         raise RegistryUnavailable(f"{host_of(registry)} points from TLS to plain HTTP")
     addresses = await _resolve(url)
-    nearest = max(map(zone_of, addresses))
+    if not addresses and not proxied:
+        raise RegistryUnavailable(f"the name {url.host} cannot be resolved")
+    nearest = max(map(zone_of, addresses), default=Zone.PUBLIC)
     if nearest is not Zone.PUBLIC and url.host != registry.host:
-        own = max(map(zone_of, await _resolve(registry)))
+        own = max(map(zone_of, await _resolve(registry)), default=Zone.PUBLIC)
         if nearest > own or nearest is Zone.NEVER:
             raise RegistryUnavailable(
                 f"{host_of(registry)} points to {host_of(url)}, "
                 "an address that no registry may send this service to from where it is"
             )
-    return Destination(url.copy_with(host=str(addresses[0])), host_of(url), url.host)
+    asked = url if proxied else url.copy_with(host=str(addresses[0]))
+    return Destination(asked, host_of(url), url.host)
 
 
 async def _resolve(url: httpx2.URL) -> list[_Address]:
+    """The addresses behind a name; none where it is not known here."""
     port = url.port or (443 if url.scheme == "https" else 80)
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise RegistryUnavailable(f"the name {url.host} cannot be resolved") from None
+        return []
     # An IPv6 address may carry the interface it is reached by, which ipaddress reads, too.
     return [ipaddress.ip_address(str(each[4][0])) for each in found]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
 
-from model_training.errors import RegistryUnavailable
+from model_training.errors import Fault, InvalidDeclaration, RegistryUnavailable
 from model_training.images.reference import is_digest
 
 DOCUMENT_LIMIT: Final = 4 * 1024 * 1024  # bytes; what registries themselves take for a manifest
@@ -50,12 +50,12 @@ class Manifest:
         """The digest for a platform; else of the first for its operating system, or for none.
 
         Raises:
-            RegistryUnavailable: there is none.
+            InvalidDeclaration: there is none.
         """
         fitting = [digest for platform, digest in self.platforms if platform == wanted]
         fitting += [digest for (system, _), digest in self.platforms if system in (wanted[0], "")]
         if not fitting:
-            raise RegistryUnavailable(f"{name} holds no image for {wanted[0]}")
+            raise InvalidDeclaration(Fault(name, f"holds no image for {wanted[0]}"))
         return fitting[0]
 
 
@@ -79,9 +79,12 @@ def read_manifest(content: bytes, name: str) -> Manifest:
     """A manifest, or an index.
 
     Raises:
-        RegistryUnavailable: it is neither, as in all functions here.
+        RegistryUnavailable: it is no document of a registry at all.
+        InvalidDeclaration: it is neither; what is there is no image.
     """
-    table = _table(content, f"the manifest of {name}")
+    table = _table(content)
+    if table is None:
+        raise RegistryUnavailable(f"the manifest of {name} cannot be read")
     entries = table.get("manifests")
     if isinstance(entries, list):
         read = [_entry(entry) for entry in cast("list[object]", entries)]
@@ -89,39 +92,40 @@ def read_manifest(content: bytes, name: str) -> Manifest:
     config = _inner(table, "config")
     digest = config.get("digest")
     if config.get("mediaType") not in _CONFIGS or not _is_digest(digest):
-        raise RegistryUnavailable(f"{name} is no container image")
+        raise InvalidDeclaration(Fault(name, "is no container image"))
     return Manifest(cast("str", digest))
 
 
 def read_labels(content: bytes, name: str) -> dict[str, str]:
-    """The labels in an image's configuration."""
-    config = _inner(_table(content, f"the configuration of {name}"), "config")
-    labels = _inner(config, "Labels")
+    """The labels in an image's configuration.
+
+    Raises:
+        InvalidDeclaration: it cannot be read.
+    """
+    table = _table(content)
+    if table is None:
+        raise InvalidDeclaration(Fault(name, "has a configuration that cannot be read"))
+    labels = _inner(_inner(table, "config"), "Labels")
     if not all(isinstance(value, str) for value in labels.values()):
-        raise RegistryUnavailable(f"the configuration of {name} holds labels that are no text")
+        raise InvalidDeclaration(Fault(name, "has labels that are no text"))
     return cast("dict[str, str]", dict(labels))
 
 
 def says_absent(content: bytes) -> bool:
     """Whether the body of a 404 is a registry's own word that there is no such image."""
-    try:
-        errors = _table(content, "").get("errors")
-    except RegistryUnavailable:
-        return False
+    errors = (_table(content) or {}).get("errors")
     if not isinstance(errors, list):
         return False
     codes = [members(each).get("code") for each in cast("list[object]", errors)]
     return any(isinstance(code, str) and code in _ABSENT for code in codes)
 
 
-def _table(content: bytes, what: str) -> _Table:
+def _table(content: bytes) -> _Table | None:
     try:
         value: object = json.loads(content)
     except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise RegistryUnavailable(f"{what} cannot be read")
-    return cast("_Table", value)
+        return None
+    return cast("_Table", value) if isinstance(value, dict) else None
 
 
 def _inner(table: _Table, key: str) -> _Table:

@@ -7,7 +7,7 @@ a dead registry does not collect requests that wait for it.
 
 import ssl
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from socket import gaierror
@@ -16,9 +16,10 @@ from typing import Final, cast
 import httpx2
 
 from model_training.errors import RegistryUnavailable
-from model_training.images.destinations import destination, foreign_url, host_of
+from model_training.images.destinations import Destination, destination, foreign_url, host_of
 from model_training.images.kept import Kept
-from model_training.images.reference import is_loopback, split_host
+from model_training.images.reach import Reach
+from model_training.proxies import through
 
 CONNECT_S: Final = 2.0  # seconds; a registry that is there accepts in milliseconds
 TOTAL_S: Final = 5.0  # seconds for all that one image needs; a person waits for the answer
@@ -33,6 +34,7 @@ _SENTENCES: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (httpx2.ConnectTimeout, f"{{host}} takes no connection within {CONNECT_S:.0f} s"),
     (httpx2.TimeoutException, "{host} does not answer in time"),
     (ssl.SSLError, "{host} does not speak TLS; plain HTTP is used only for hosts named insecure"),
+    (httpx2.ProxyError, "{host} is not reached: the proxy refuses"),
     (gaierror, "the name of {host} cannot be resolved"),
     (ConnectionRefusedError, "{host} refuses the connection"),
 )
@@ -63,37 +65,26 @@ class Exchange:
     """The connections to registries.
 
     Args:
-        insecure: hosts, with or without port, that are asked over plain HTTP; those of loopback
-            are without being named.
+        reach: how they are reached.
         now: seconds of a clock that nobody sets.
     """
 
-    def __init__(
-        self, insecure: Collection[str], now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._insecure = frozenset(insecure)
+    def __init__(self, reach: Reach, now: Callable[[], float] = time.monotonic) -> None:
+        self._reach = reach
         self._pauses: Kept[str, tuple[str, float]] = Kept(1024, now)
         self._now = now
-        self._http = httpx2.AsyncClient(
-            verify=ssl.create_default_context(),  # the system's CAs, as every program here
-            timeout=httpx2.Timeout(TOTAL_S, connect=CONNECT_S),
-            # No proxy and no .netrc: who is asked, and with which login, is said by settings.
-            trust_env=False,
-            follow_redirects=False,
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-            # Not compressed: a small answer must not become a large one here.
-            headers={"Accept-Encoding": "identity", "User-Agent": "model-training-api"},
-        )
+        self._tls = ssl.create_default_context()  # the system's CAs, as every program here
+        self._clients: dict[str | None, httpx2.AsyncClient] = {}
+        """by the proxy that each goes through"""
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     def url(self, address: str, path: str) -> httpx2.URL:
         """The URL of a path at a registry's address (a host, with or without port)."""
-        name, _ = split_host(address)
-        plain = is_loopback(address) or not self._insecure.isdisjoint((address, name))
-        return httpx2.URL(f"{'http' if plain else 'https'}://{address}{path}")
+        return self._reach.url(address, path)
 
     async def ask(self, request: Request) -> Answer:
         """What the host answers: its word, neither overload nor a failure of its own.
@@ -101,17 +92,18 @@ class Exchange:
         Raises:
             RegistryUnavailable: it could not be asked, or gave no whole answer.
         """
-        return await self._ask(request, host_of(request.url), {})
+        there = Destination(request.url, host_of(request.url), request.url.host)
+        return await self._ask(request, there, self._reach.proxy(request.url))
 
     async def ask_elsewhere(self, request: Request, registry: httpx2.URL) -> Answer:
         """The same of a host that the registry named, if that may be asked at all."""
         host = host_of(request.url)
         if request.url.scheme == "http" and self.url(host, "/").scheme != "http":
             raise RegistryUnavailable(f"{host_of(registry)} points to plain HTTP at {host}")
-        there = await destination(request.url, registry=registry)
+        proxy = self._reach.proxy(request.url)
+        there = await destination(request.url, registry=registry, proxied=proxy is not None)
         headers = {**request.headers, "Host": there.host}
-        request = replace(request, url=there.url, headers=headers)
-        return await self._ask(request, there.host, {"sni_hostname": there.name})
+        return await self._ask(replace(request, headers=headers), there, proxy)
 
     async def ask_blob(self, request: Request) -> Answer:
         """The same, following a registry to where it keeps its blobs, without any login."""
@@ -134,27 +126,29 @@ class Exchange:
         """Leave a host alone for a moment, for this reason."""
         self._pauses.put(host, (reason, self._now() + seconds), seconds)
 
-    async def _ask(self, request: Request, host: str, extensions: dict[str, str]) -> Answer:
+    async def _ask(self, request: Request, there: Destination, proxy: str | None) -> Answer:
+        host = there.host
         if paused := self._pauses.get(host):
             reason, ends = paused
             raise RegistryUnavailable(reason, retry_after=_whole(ends - self._now()))
         try:
-            answer = await self._send(request, host, extensions)
+            answer = await self._send(request, there, proxy)
         except httpx2.TransportError as error:
-            reason = _failure(error, host)
+            reason = _failure(error, through(host, proxy))
             self.pause(host, reason)
             raise RegistryUnavailable(reason) from None
         if answer.status in _FAILED:
             raise self._overloaded(answer, host)
         return answer
 
-    async def _send(self, request: Request, host: str, extensions: dict[str, str]) -> Answer:
-        streamed = self._http.stream(
+    async def _send(self, request: Request, there: Destination, proxy: str | None) -> Answer:
+        host = there.host
+        streamed = self._client(proxy).stream(
             request.method,
-            request.url,
+            there.url,
             headers=dict(request.headers),
             content=request.content,
-            extensions=extensions,
+            extensions={"sni_hostname": there.name},
         )
         async with streamed as response:
             if request.method == "HEAD":
@@ -168,6 +162,25 @@ class Exchange:
                     msg = f"{host} answers with more than {request.limit} bytes"
                     raise RegistryUnavailable(msg)
             return Answer(response.status_code, response.headers, bytes(body))
+
+    def _client(self, proxy: str | None) -> httpx2.AsyncClient:
+        if proxy not in self._clients:
+            self._clients[proxy] = httpx2.AsyncClient(
+                verify=self._tls,
+                proxy=self._proxy(proxy) if proxy else None,
+                timeout=httpx2.Timeout(TOTAL_S, connect=CONNECT_S),
+                # No .netrc: with which login somebody is asked is said by settings.
+                trust_env=False,
+                follow_redirects=False,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                # Not compressed: a small answer must not become a large one here.
+                headers={"Accept-Encoding": "identity", "User-Agent": "model-training-api"},
+            )
+        return self._clients[proxy]
+
+    def _proxy(self, proxy: str) -> httpx2.Proxy:
+        tls = self._tls if proxy.startswith("https:") else None  # refused for plain HTTP
+        return httpx2.Proxy(proxy, ssl_context=tls)
 
     def _overloaded(self, answer: Answer, host: str) -> RegistryUnavailable:
         asked = answer.headers.get("retry-after", "")

@@ -1,4 +1,4 @@
-"""What a registry said about an image: it is there, it is not, or that cannot be told."""
+"""What is known of an image: it is there, it is not, or that cannot be told."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,24 @@ class Present:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """It is there, and who says so knows nothing of its labels."""
+
+    digest: str | None
+    """None where it has none there"""
+
+
+@dataclass(frozen=True, slots=True)
 class Absent:
     """The registry says that there is no such image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Something is there that no job can run, however often it is asked for."""
+
+    reason: str
+    """goes on after the name of the image; no secret, no foreign words"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +45,4 @@ class Unknown:
     """seconds"""
 
 
-Outcome: TypeAlias = Present | Absent | Unknown
+Outcome: TypeAlias = Present | Unread | Absent | Unusable | Unknown

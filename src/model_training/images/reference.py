@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from model_training.names import PIPELINE_NAME_LIMIT, image_name
+from model_training.proxies import is_loopback_name
 
 DOCKER_HUB: Final = "docker.io"
 REPOSITORY_LIMIT: Final = 255  # characters of a name with its host; the distribution's registry
@@ -143,12 +144,7 @@ def split_host(host: str) -> tuple[str, str | None]:
 def is_loopback(host: str) -> bool:
     """Whether a host (with or without port) says by itself that it is this machine."""
     name, _ = split_host(host)
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return is_loopback_name(name)
 
 
 def _is_name(name: str) -> bool:

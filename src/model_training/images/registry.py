@@ -7,10 +7,10 @@ registry is asked once. What cannot be told is not kept: the next who asks may b
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
-from model_training.errors import RegistryUnavailable
+from model_training.errors import Fault, InvalidDeclaration, RegistryUnavailable
 from model_training.images.credentials import DockerConfig
 from model_training.images.documents import (
     ACCEPT,
@@ -25,12 +25,14 @@ from model_training.images.documents import (
 from model_training.images.exchange import TOTAL_S, Answer, Exchange, Request
 from model_training.images.kept import Kept
 from model_training.images.logins import Logins
-from model_training.images.outcomes import Absent, Outcome, Present, Unknown
+from model_training.images.outcomes import Absent, Outcome, Present, Unknown, Unusable
+from model_training.images.reach import Reach
 from model_training.images.reference import ImageReference, is_digest
 
 PRESENT_S: Final = 60.0  # seconds that a tag is believed to stand for the same image
 PINNED_S: Final = 3600.0  # seconds that an image is believed to be there, named by its digest
-ABSENT_S: Final = 5.0  # seconds; whoever just pushed it is waiting
+ABSENT_S: Final = 5.0  # seconds, also of what is no image; whoever just pushed it is waiting
+PLATFORM: Final[Platform] = ("linux", "amd64")  # whose labels count where there are several
 LABELS_S: Final = 86_400.0  # seconds; they never change, but need not be kept for ever
 KEPT: Final = 1024  # images at once, each with the labels that are asked for
 
@@ -40,9 +42,7 @@ class RegistryClient:
 
     Args:
         config: where logins are found; None has none.
-        insecure: hosts, with or without port, that are asked over plain HTTP; those of loopback
-            are without being named.
-        platform: whose labels are read where an image is for several.
+        reach: how they are reached; None: over TLS, directly.
         label_prefix: labels whose names begin otherwise are left out; a configuration may hold
             megabytes of them.
         now: seconds of a clock that nobody sets.
@@ -52,16 +52,14 @@ class RegistryClient:
         self,
         config: DockerConfig | None = None,
         *,
-        insecure: Collection[str] = (),
-        platform: Platform = ("linux", "amd64"),
+        reach: Reach | None = None,
         label_prefix: str = "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._exchange = Exchange(insecure, now)
+        self._exchange = Exchange(reach or Reach(), now)
         self._logins = Logins(self._exchange, config, now)
-        self._platform = platform
         self._label_prefix = label_prefix
-        self._outcomes: Kept[ImageReference, Present | Absent] = Kept(KEPT, now)
+        self._outcomes: Kept[ImageReference, Present | Absent | Unusable] = Kept(KEPT, now)
         self._labels: Kept[str, Mapping[str, str]] = Kept(KEPT, now)
         self._asking: dict[ImageReference, asyncio.Task[Outcome]] = {}
 
@@ -93,10 +91,12 @@ class RegistryClient:
             return Unknown(reason)
         except RegistryUnavailable as error:
             return Unknown(error.message, error.retry_after)
-        if isinstance(outcome, Absent):
-            self._outcomes.put(image, outcome, ABSENT_S)
-        else:
+        except InvalidDeclaration as error:
+            outcome = Unusable(error.faults[0].message)
+        if isinstance(outcome, Present):
             self._outcomes.put(image, outcome, PINNED_S if image.digest else PRESENT_S)
+        else:
+            self._outcomes.put(image, outcome, ABSENT_S)
         return outcome
 
     async def _look(self, image: ImageReference) -> Present | Absent:
@@ -126,11 +126,11 @@ class RegistryClient:
             content = _content(await self._manifest("GET", image), image)
         manifest = read_manifest(verified(content, image.target, name), name)
         if manifest.config is None:
-            image = image.pinned(manifest.chosen(self._platform, name))
+            image = image.pinned(manifest.chosen(PLATFORM, name))
             content = _content(await self._manifest("GET", image), image)
             manifest = read_manifest(verified(content, image.target, name), name)
         if manifest.config is None:
-            raise RegistryUnavailable(f"{name} is an index of indexes, which nothing runs")
+            raise InvalidDeclaration(Fault(name, "is an index of indexes, which nothing runs"))
         answer = await self._get("GET", image, f"blobs/{manifest.config}", DOCUMENT_LIMIT)
         config = verified(_content(answer, image), manifest.config, name)
         labels = read_labels(config, name)

@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 from model_training.errors import Fault, InvalidDeclaration, PipelineExists, PipelineNotFound
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.digests import FILES_LIMIT, SETTLED_NS, FolderDigests
-from model_training.pipelines.pipeline import BrokenPipeline
+from model_training.pipelines.pipeline import NEAREST_NAMES, BrokenPipeline
 from model_training.pipelines.pipeline_file import (
     PIPELINE_FILE,
     FolderPipeline,
@@ -68,8 +68,7 @@ class FolderSource:
         look with all who came meanwhile: it begins after they asked, so it misses no edit.
 
         Raises:
-            PipelineNotFound: its ``nearest`` names at most three known pipelines, whoever may
-                see them: the caller leaves out what the asker may not.
+            PipelineNotFound: ``nearest`` as in ``PipelineSource``.
             InvalidDeclaration: there is one, but it is broken.
         """
         look = self._about_to_look.get(name)
@@ -138,7 +137,7 @@ class FolderSource:
         raise PipelineNotFound(
             name,
             looked=tuple(str(place) for place in looked),
-            nearest=nearest(name, known, limit=3),
+            nearest=nearest(name, known, limit=NEAREST_NAMES),
         )
 
     def _with_digest(self, pipeline: FolderPipeline) -> FolderPipeline:

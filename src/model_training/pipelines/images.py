@@ -19,16 +19,16 @@ from model_training.errors import (
     PipelineNotFound,
     RegistryUnavailable,
 )
-from model_training.images.outcomes import Absent, Outcome, Unknown
+from model_training.images.outcomes import Absent, Outcome, Present, Unknown, Unread, Unusable
 from model_training.images.reference import ImageReference, Registry, pipeline_image
 from model_training.names import nearest, pipeline_fault
 from model_training.pipelines.labels import read_labels
-from model_training.pipelines.pipeline import BrokenPipeline, Pipeline
+from model_training.pipelines.pipeline import NEAREST_NAMES, BrokenPipeline, Pipeline
 
 ASKED_AT_ONCE: Final = 8  # images of a list; a registry serves others, too
 
 Check: TypeAlias = Callable[[ImageReference], Awaitable[Outcome]]
-"""Tells whether an image is there: ``RegistryClient.check``."""
+"""Tells whether an image is there: asks a registry, or nodes."""
 KnownNames: TypeAlias = Callable[[], Awaitable[Collection[str]]]
 """The names of pipelines that somebody knows of; a registry has no list that we may read."""
 WhenUnknown: TypeAlias = Literal["refuse", "submit"]
@@ -78,7 +78,7 @@ class RegistrySource:
 
         Raises:
             PipelineNotFound: there is no such image; ``nearest`` as in ``PipelineSource``.
-            InvalidDeclaration: there is one, but its labels are broken.
+            InvalidDeclaration: there is one, but it is no image, or its labels are broken.
             RegistryUnavailable: whether there is one cannot be told now.
         """
         if pipeline_fault(name, path=""):  # no such name reaches a registry
@@ -90,9 +90,7 @@ class RegistrySource:
         if isinstance(outcome, Absent):
             near = await self._nearest(name)
             raise PipelineNotFound(name, looked=(str(image),), nearest=near)
-        if isinstance(outcome, Unknown):
-            return self._unchecked(name, image, outcome)
-        return read_labels(name, image, digest=outcome.digest, labels=outcome.labels)
+        return self._found(name, image, outcome)
 
     async def list(self) -> _Entries:
         """Every known pipeline whose image is there or cannot be used, by name."""
@@ -124,7 +122,26 @@ class RegistrySource:
         except ModelTrainingError:  # a hint only: that the image is not there stands without it
             logger.warning("no near names are told: the known pipelines cannot be read now")
             return ()
-        return nearest(name, (other for other in known if other != name), limit=3)
+        return nearest(name, (other for other in known if other != name), limit=NEAREST_NAMES)
+
+    def _found(
+        self, name: str, image: ImageReference, outcome: Present | Unread | Unusable | Unknown
+    ) -> Pipeline:
+        """What a job runs, where it is not known that there is nothing."""
+        if isinstance(outcome, Unusable):
+            raise InvalidDeclaration(Fault(str(image), outcome.reason))
+        if isinstance(outcome, Unknown):
+            return self._unchecked(name, image, outcome)
+        if isinstance(outcome, Present):
+            return read_labels(name, image, digest=outcome.digest, labels=outcome.labels)
+        digest = outcome.digest
+        pinned = image.pinned(digest) if digest else image
+        warning = (
+            "its labels are not known, as no registry is asked: the parameters were not checked"
+        )
+        return Pipeline(
+            name=name, folder=None, image=str(pinned), digest=digest, warnings=(warning,)
+        )
 
     def _unchecked(self, name: str, image: ImageReference, outcome: Unknown) -> Pipeline:
         if self._when_unknown == "refuse":

@@ -8,12 +8,14 @@ service asks of one.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from model_training.declarations import Declaration, body_path, parameter_faults
 from model_training.errors import Fault
 from model_training.jobs import JSONObject
 from model_training.options import JobOptions
+
+NEAREST_NAMES: Final = 20  # names; more than are told, as not all may be told to everybody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,8 +115,8 @@ class PipelineSource(Protocol):
         """The pipeline of this name, ready for a job.
 
         Raises:
-            PipelineNotFound: its ``nearest`` names at most three known pipelines, whoever may
-                see them: the caller leaves out what the asker may not.
+            PipelineNotFound: its ``nearest`` names at most ``NEAREST_NAMES`` known pipelines,
+                whoever may see them: the caller leaves out what the asker may not.
             InvalidDeclaration: there is one, but it is broken.
             RegistryUnavailable: whether there is one cannot be told now.
         """

@@ -22,9 +22,9 @@ def digest_of(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
 
 
-def config_of(labels: dict[str, str] | None) -> bytes:
+def config_of(labels: dict[str, str] | None, architecture: str = "amd64") -> bytes:
     return json.dumps(
-        {"architecture": "amd64", "os": "linux", "config": {"Labels": labels}}
+        {"architecture": architecture, "os": "linux", "config": {"Labels": labels}}
     ).encode()
 
 
@@ -58,10 +58,23 @@ class Pusher:
     url: str
 
     def image(
-        self, repository: str, tag: str = "latest", labels: dict[str, str] | None = None
+        self,
+        repository: str,
+        tag: str = "latest",
+        labels: dict[str, str] | None = None,
+        architecture: str = "amd64",
     ) -> str:
         """Push an image; its digest."""
-        return self.manifest(repository, tag, self.parts(repository, labels))
+        return self.manifest(repository, tag, self.parts(repository, labels, architecture))
+
+    def chart(self, repository: str) -> None:
+        """Push what is no image, as a chart of Helm is none."""
+        config = b"{}"
+        for content in (_EMPTY_LAYER, config):
+            self._blob(repository, content)
+        plain = json.loads(manifest_of(config))
+        plain["config"]["mediaType"] = "application/vnd.cncf.helm.config.v1+json"
+        self.manifest(repository, "latest", json.dumps(plain).encode())
 
     def index(
         self, repository: str, tag: str, platforms: dict[tuple[str, str], dict[str, str]]
@@ -72,9 +85,11 @@ class Pusher:
             self.manifest(repository, digest_of(content), content)
         return self.manifest(repository, tag, index_of(manifests), INDEX)
 
-    def parts(self, repository: str, labels: dict[str, str] | None) -> bytes:
+    def parts(
+        self, repository: str, labels: dict[str, str] | None, architecture: str = "amd64"
+    ) -> bytes:
         """Push all but the manifest, which is returned."""
-        config = config_of(labels)
+        config = config_of(labels, architecture)
         for content in (_EMPTY_LAYER, config):
             self._blob(repository, content)
         return manifest_of(config)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from model_training.images.outcomes import Absent, Present, Unknown
+from model_training.images.outcomes import Absent, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference
 from tests.cluster.images.registries import registry
 from tests.waiting import until
@@ -61,11 +61,44 @@ async def test_of_an_index_the_labels_of_the_platform(open_registry, push, clien
     digest = push.index("both", "latest", platforms)
     image = ImageReference(open_registry.host, "both", "latest")
     assert await client().check(image) == Present(digest, {"which": "amd"})
-    assert (await client(platform=("linux", "arm64")).check(image)).labels == {"which": "arm"}
-    # Not built for it: the labels of the first that runs on the same system.
-    assert (await client(platform=("linux", "s390x")).check(image)).labels == {"which": "arm"}
-    found = await client(platform=("windows", "amd64")).check(image)
-    assert found == Unknown(f"{image.pinned(digest)} holds no image for windows")
+
+
+async def test_of_an_index_without_the_platform_the_labels_of_the_first_for_linux(
+    open_registry, push, client
+):
+    platforms = {
+        ("windows", "amd64"): {"which": "windows"},
+        ("linux", "arm64"): {"which": "arm"},
+        ("linux", "s390x"): {"which": "z"},
+    }
+    digest = push.index("arms", "latest", platforms)
+    image = ImageReference(open_registry.host, "arms", "latest")
+    assert await client().check(image) == Present(digest, {"which": "arm"})
+
+
+async def test_an_index_without_any_for_linux(open_registry, push, client):
+    push.index("windows", "latest", {("windows", "amd64"): {"which": "windows"}})
+    image = ImageReference(open_registry.host, "windows", "latest")
+    assert await client().check(image) == Unusable("holds no image for linux")
+
+
+async def test_an_image_for_one_other_platform(open_registry, push, client):
+    digest = push.image("arm", labels=LABELS, architecture="arm64")
+    image = ImageReference(open_registry.host, "arm", "latest")
+    assert await client().check(image) == Present(digest, LABELS)
+
+
+async def test_what_is_no_image_and_then_is_one(open_registry, push, client):
+    now = 0.0
+    asking = client(now=lambda: now)
+    push.chart("turns")
+    image = ImageReference(open_registry.host, "turns", "latest")
+    assert await asking.check(image) == Unusable("is no container image")
+    digest = push.image("turns")
+    now = 4.9
+    assert isinstance(await asking.check(image), Unusable)
+    now = 5.1
+    assert await asking.check(image) == Present(digest)
 
 
 async def test_a_tag_that_moves_is_seen_once_its_time_is_over(open_registry, push, client):

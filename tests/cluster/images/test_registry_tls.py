@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from model_training.images.outcomes import Present, Unknown
+from model_training.images.reach import Reach
 from model_training.images.reference import ImageReference
 from tests.cluster.images.registries import certificate, registry
 
@@ -77,9 +78,9 @@ async def test_plain_http_only_where_a_host_is_named_insecure(open_registry, pus
         f"{image.host} does not speak TLS; plain HTTP is used only for hosts named insecure"
     )
     for insecure in (NAME, image.host):
-        assert await client(insecure=[insecure]).check(image) == Present(digest)
+        assert await client(reach=Reach([insecure])).check(image) == Present(digest)
     for insecure in ("example.org", f"{NAME}:1"):
-        assert isinstance(await client(insecure=[insecure]).check(image), Unknown)
+        assert isinstance(await client(reach=Reach([insecure])).check(image), Unknown)
 
 
 async def test_a_name_that_leads_nowhere(client):

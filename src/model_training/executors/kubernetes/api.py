@@ -21,6 +21,7 @@ from model_training import __version__
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.kubernetes.cluster import ClusterConfig, tls_of
 from model_training.executors.kubernetes.credentials import Certificate, FixedCredentials, Grant
+from model_training.proxies import through
 
 CONNECT_S: Final = 3.0  # TCP and TLS; the API server is near
 CALL_S: Final = 15.0  # a page of 500 Jobs of a busy server takes one or two
@@ -242,7 +243,8 @@ class KubernetesApi:
 
     def _unavailable(self, error: BaseException) -> ExecutorUnavailable:
         return ExecutorUnavailable(
-            f"The API server {self.config.server} cannot be asked now: {_reason_of(error)}.",
+            f"The API server {through(self.config.server, self.config.proxy)} cannot be asked now: "
+            f"{_reason_of(error)}.",
             retry_after=1,
         )
 

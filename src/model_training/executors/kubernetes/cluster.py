@@ -34,6 +34,9 @@ class ClusterConfig(Struct, frozen=True, kw_only=True):
     origin: str
     """where all this was read, for messages"""
 
+    def __repr__(self) -> str:  # the proxy's address may hold a password
+        return f"ClusterConfig({self.server!r}, origin={self.origin!r})"
+
 
 def tls_of(trust: Trust, certificate: Certificate | None) -> ssl.SSLContext:
     """The TLS settings for one client certificate, or none.

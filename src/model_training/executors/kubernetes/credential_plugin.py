@@ -5,7 +5,9 @@ Clusters of all large providers log in that way (``aws eks get-token``, ``gke-gc
 """
 
 import asyncio
+import logging
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -25,6 +27,12 @@ RUN_S: Final = 60.0  # a plugin may have to ask an identity provider, which may 
 EARLY: Final = timedelta(seconds=10)  # renewed before it ends, for calls that are on their way
 SHOWN: Final = 500  # characters of what the plugin printed on stderr
 
+_OPAQUE: Final = re.compile(
+    r"(?=[^\s:]*[0-9])[\w+/.=~-]{24,}"
+)  # tokens and keys; words are shorter
+
+logger = logging.getLogger(__name__)
+
 
 class Plugin(Struct, frozen=True, kw_only=True):
     """A program that prints credentials, and how to start it."""
@@ -37,6 +45,9 @@ class Plugin(Struct, frozen=True, kw_only=True):
     cluster: Mapping[str, object] | None
     """told to the program, where the kubeconfig says so"""
     install_hint: str
+
+    def __repr__(self) -> str:  # arguments and variables may be secrets
+        return f"Plugin({self.command!r})"
 
 
 class _Status(Struct, rename="camel"):
@@ -59,6 +70,7 @@ class PluginCredentials:
         self._lock = asyncio.Lock()
         self._grant: Grant | None = None
         self._ends: datetime | None = None
+        self._complained = ""
 
     async def grant(self) -> Grant:
         """What was printed last, or anew where that ends soon."""
@@ -124,11 +136,18 @@ class PluginCredentials:
                     process.kill()
                 await process.wait()
         if process.returncode:
-            said = complaints.decode(errors="replace").strip()[-SHOWN:]
-            raise self._failed(
-                f"it ended with {process.returncode}" + (f": {said}" if said else "")
-            )
+            said = _OPAQUE.sub("...", complaints.decode(errors="replace")).strip()[-SHOWN:]
+            self._complain(said)
+            told = ", and said why in the log" if said else ""
+            raise self._failed(f"it ended with {process.returncode}{told}")
+        self._complained = ""
         return printed
+
+    def _complain(self, said: str) -> None:
+        """Tell the log, once: the words of a foreign program are for whoever runs the service."""
+        if said and said != self._complained:
+            logger.warning("The credential plugin %r: %s", self._plugin.command, said)
+        self._complained = said
 
     def _info(self) -> str:
         spec: dict[str, object] = {"interactive": False}

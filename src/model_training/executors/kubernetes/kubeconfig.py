@@ -5,7 +5,6 @@ first file that has the name wins, and paths inside a file are relative to it.
 """
 
 import base64
-import ipaddress
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +35,7 @@ from model_training.executors.kubernetes.kubeconfig_format import (
     User,
     read_kubeconfig,
 )
+from model_training.proxies import checked_proxy, proxy_to
 
 POD_FOLDER: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 """where the kubelet puts a pod's token, authority and namespace"""
@@ -201,39 +201,12 @@ def _trust(cluster: Cluster, place: _Place) -> Trust:
 
 def _proxy(cluster: Cluster, environ: Mapping[str, str], place: str) -> str | None:
     """The proxy to go through; as with kubectl, that of the environment if none is named."""
-    address = urlsplit(cluster.server)
-    proxy = cluster.proxy_url
-    if not proxy:
-        host = address.hostname or ""
-        if _is_loopback(host) or _goes_without(host, environ):
-            return None
-        scheme = address.scheme
-        proxy = environ.get(f"{scheme}_proxy") or environ.get(f"{scheme.upper()}_PROXY") or None
-    if proxy and urlsplit(proxy).scheme not in {"http", "https"}:
-        raise SettingsError(
-            f"{place}: the proxy must be an HTTP proxy (http://HOST:PORT); others are not spoken."
-        )
-    return proxy
-
-
-def _is_loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _goes_without(host: str, environ: Mapping[str, str]) -> bool:
-    """Whether NO_PROXY names it: as an address, a range of addresses, or the end of its name."""
-    listed = (environ.get("no_proxy") or environ.get("NO_PROXY") or "").split(",")
-    return any(_covers(entry.strip(), host) for entry in listed if entry.strip())
-
-
-def _covers(entry: str, host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
-    except ValueError:
-        return entry == "*" or f".{host}".endswith("." + entry.removeprefix("."))
+        if cluster.proxy_url:
+            return checked_proxy(cluster.proxy_url, "proxy-url")
+        return proxy_to(cluster.server, environ)
+    except ValueError as error:
+        raise SettingsError(f"{place}: {error}.") from None
 
 
 def _credentials(user: User, cluster: Cluster, trust: Trust, place: _Place) -> Credentials:

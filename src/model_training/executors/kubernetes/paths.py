@@ -31,5 +31,10 @@ def events(namespace: str) -> str:
     return f"/api/v1{_in(namespace)}/events"
 
 
+def nodes() -> str:
+    """All Nodes."""
+    return "/api/v1/nodes"
+
+
 def _in(namespace: str | None) -> str:
     return f"/namespaces/{namespace}" if namespace else ""

@@ -5,21 +5,31 @@ training process's own end counts before the Job's, which follows two or three s
 Times of Kubernetes are whole seconds.
 """
 
-import re
-import signal
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from model_training.executors.kubernetes.objects import (
-    Condition,
-    Container,
     EventRow,
     JobRow,
     PodRow,
     Terminated,
+)
+from model_training.executors.kubernetes.wording import (
+    NEVER_STARTED,
+    NO_CODE,
+    NOT_BEGUN,
+    disruption_words,
+    exit_words,
+    forbidden_words,
+    init_words,
+    is_made_up,
+    not_started,
+    sentence,
+    start_words,
+    stop_words,
+    waiting_words,
 )
 from model_training.jobs import JobState, Reason, parse_time
 
@@ -122,7 +132,7 @@ def gone_after_stop(pods: Sequence[PodRow], attempt: int, last: Seen | None) -> 
     if ends:
         return _stopped_with(ends[-1], attempt)
     if last is None or last.started is None:
-        return Seen(state=JobState.STOPPED, message=_NOT_BEGUN, attempt=attempt)
+        return Seen(state=JobState.STOPPED, message=NOT_BEGUN, attempt=attempt)
     return Seen(
         state=JobState.STOPPED,
         message="stopped; nobody saw how its process ended, so there is no exit code",
@@ -132,18 +142,18 @@ def gone_after_stop(pods: Sequence[PodRow], attempt: int, last: Seen | None) -> 
 
 
 def _stopped_with(end: Terminated, attempt: int) -> Seen:
-    if end.reason in _NEVER_STARTED:
-        message = _NOT_BEGUN
+    if end.reason in NEVER_STARTED:
+        message = NOT_BEGUN
         return Seen(
             state=JobState.STOPPED, message=message, attempt=attempt, finished=end.finishedAt
         )
     return Seen(
         state=JobState.STOPPED,
-        message=_NO_CODE if _is_made_up(end) else _stop_words(end),
+        message=NO_CODE if is_made_up(end) else stop_words(end),
         attempt=attempt,
         started=end.startedAt,
         finished=end.finishedAt,
-        exit_code=None if _is_made_up(end) else end.exitCode,
+        exit_code=None if is_made_up(end) else end.exitCode,
     )
 
 
@@ -155,17 +165,17 @@ def _training_ended(case: Case) -> Seen | None:
         return None
     if reason := _pod_reason(case, pod):
         return _ended(case, JobState.FAILED, end, *reason)
-    if end.reason in _NEVER_STARTED:
+    if end.reason in NEVER_STARTED:
         return Seen(
             state=JobState.FAILED,
             reason=Reason.START_FAILED,
-            message=_start_words(end.message),
+            message=start_words(end.message),
             attempt=case.attempt,
             finished=end.finishedAt,
         )
     if end.exitCode == 0:
         return _ended(case, JobState.SUCCEEDED, end)
-    return _ended(case, JobState.FAILED, end, *_exit_words(end, pod))
+    return _ended(case, JobState.FAILED, end, *exit_words(end, pod))
 
 
 def _pod_failed(case: Case) -> Seen | None:
@@ -175,12 +185,12 @@ def _pod_failed(case: Case) -> Seen | None:
         return None
     reason, message = _pod_reason(case, pod) or (
         pod.reason or Reason.ERROR,
-        pod.message or _init_words(pod),
+        pod.message or init_words(pod),
     )
     return Seen(
         state=JobState.FAILED,
         reason=reason,
-        message=_sentence(message) or "its pod failed before the training process started",
+        message=sentence(message) or "its pod failed before the training process started",
         attempt=case.attempt,
         started=_started(pod),
         finished=_job_end(case.job),
@@ -210,7 +220,7 @@ def _job_failed(case: Case) -> Seen | None:
     return Seen(
         state=JobState.FAILED,
         reason=reason,
-        message=_sentence(message) or "the Job failed",
+        message=sentence(message) or "the Job failed",
         attempt=case.attempt,
         started=_started(case.pod) or case.job.started,
         finished=failed.lastTransitionTime,
@@ -232,7 +242,7 @@ def _without_pod(case: Case) -> Seen | None:
     for event in _newest_first(case.events):
         if event.reason == "FailedCreate":
             reason = "QuotaExceeded" if "exceeded quota" in event.message else "PodRefused"
-            return _pending(case, reason, _forbidden_words(event.message))
+            return _pending(case, reason, forbidden_words(event.message))
     return _pending(case, "Creating", "the cluster is creating its pod")
 
 
@@ -283,7 +293,7 @@ def _between_attempts(case: Case) -> Seen | None:
 
 def _next_words(case: Case, pod: PodRow, end: Terminated | None) -> tuple[str | None, str | None]:
     if disruption := pod.condition("DisruptionTarget"):
-        why = _disruption(disruption)
+        why = disruption_words(disruption)
         return "Disrupted", f"the cluster took its pod away ({why}); another attempt follows"
     if end is not None and end.exitCode == 0:
         return None, None  # the Job says in a moment that it is complete
@@ -307,7 +317,7 @@ def _initialising(case: Case) -> Seen | None:
         end = container.state.terminated
         if end is not None and end.exitCode == 0:
             continue
-        if waiting := _waiting(container):
+        if waiting := waiting_words(container):
             return _pending(case, *waiting)
         if container.state.running is not None:
             words = f"the init container {container.name} prepares the pod"
@@ -318,7 +328,7 @@ def _initialising(case: Case) -> Seen | None:
 def _container_waits(case: Case) -> Seen | None:
     """The container cannot start yet: image, secret, config map, or the runtime."""
     container = case.pod.training if case.pod else None
-    waiting = _waiting(container) if container else None
+    waiting = waiting_words(container) if container else None
     if container is None or waiting is None:
         return None
     seen = _pending(case, *waiting)
@@ -375,7 +385,7 @@ def _unrecognised(case: Case) -> Seen:
 
 def _pending(case: Case, reason: str, message: str) -> Seen:
     return Seen(
-        state=JobState.PENDING, reason=reason, message=_sentence(message), attempt=case.attempt
+        state=JobState.PENDING, reason=reason, message=sentence(message), attempt=case.attempt
     )
 
 
@@ -393,13 +403,8 @@ def _ended(
         attempt=case.attempt,
         started=end.startedAt,
         finished=end.finishedAt,
-        exit_code=None if _is_made_up(end) else end.exitCode,
+        exit_code=None if is_made_up(end) else end.exitCode,
     )
-
-
-def _is_made_up(end: Terminated) -> bool:
-    """A containerd that finds a container ended when it starts knows no exit code, and says 255."""
-    return end.reason == "Unknown" and end.exitCode == _MADE_UP_CODE
 
 
 def end_of(pod: PodRow | None) -> Terminated | None:
@@ -435,15 +440,15 @@ def _is_final(case: Case, pod: PodRow) -> bool:
 def _pod_reason(case: Case, pod: PodRow) -> tuple[str, str] | None:
     """Why the cluster ended the pod, if it did."""
     if pod.reason == "DeadlineExceeded":
-        return Reason.TIMEOUT, _late_words(case) + _not_started(pod)
+        return Reason.TIMEOUT, _late_words(case) + not_started(pod)
     if late := _late_job(case.job):
         return late
     if pod.reason == "Evicted":
-        return "Evicted", _sentence(pod.message)
+        return "Evicted", sentence(pod.message)
     if pod.reason in {"NodeLost", "NodeShutdown", "Terminated", "Shutdown"}:
-        return "NodeLost", _sentence(pod.message) or f"the node {pod.node} went away"
+        return "NodeLost", sentence(pod.message) or f"the node {pod.node} went away"
     if disruption := pod.condition("DisruptionTarget"):
-        return "Disrupted", f"the cluster took its pod away: {_disruption(disruption)}"
+        return "Disrupted", f"the cluster took its pod away: {disruption_words(disruption)}"
     return None
 
 
@@ -455,87 +460,9 @@ def _late_job(job: JobRow) -> tuple[str, str] | None:
     return Reason.TIMEOUT, "the Job ran longer than its deadline"
 
 
-def _init_words(pod: PodRow) -> str:
-    for container in pod.init_containers:
-        end = container.state.terminated
-        if end is not None and end.exitCode != 0:
-            return f"the init container {container.name} ended with exit code {end.exitCode}"
-    return ""
-
-
 def _late_words(case: Case) -> str:
     limit = "its timeout" if case.timeout_s is None else f"{case.timeout_s:g} s"
     return f"ran longer than {limit}"
-
-
-def _not_started(pod: PodRow) -> str:
-    container = pod.training
-    waiting = _waiting(container) if container else None
-    return f", and was still waiting: {waiting[0]}: {waiting[1]}" if waiting else ""
-
-
-def _exit_words(end: Terminated, pod: PodRow) -> tuple[str, str]:
-    if _is_made_up(end):
-        return Reason.ERROR, _NO_CODE
-    if end.reason == "OOMKilled":
-        return Reason.OUT_OF_MEMORY, "it used more memory than its limit, and was killed"
-    words = f"exit code {end.exitCode}"
-    if name := _signal_name(end.exitCode):
-        words += f", which is what a death by {name} gives"
-        if end.exitCode == 128 + signal.SIGKILL:
-            words += "; a process of it may have run out of memory"
-    if pod.deleted:
-        words += "; its pod was deleted by somebody else"
-    return Reason.ERROR, words
-
-
-def _stop_words(end: Terminated) -> str | None:
-    return "finished during stop" if end.exitCode == 0 else None
-
-
-def _signal_name(exit_code: int) -> str | None:
-    with suppress(ValueError):
-        return signal.Signals(exit_code - 128).name
-    return None
-
-
-_MADE_UP_CODE: Final = 255
-_NO_CODE: Final = (
-    "nobody saw how its process ended, so there is no exit code: the node's runtime was away"
-)
-_NOT_BEGUN: Final = "stopped before it started"
-_NEVER_STARTED: Final = frozenset({"ContainerCannotRun", "StartError", "RunContainerError"})
-_RUNTIME_NOISE = re.compile(
-    r"^.*(?:OCI runtime create failed|runc create failed)[^:]*: ", re.DOTALL
-)
-
-
-_NOT_FOUND = re.compile(r'exec: "([^"]*)": (?:executable file not found|stat [^:]*: no such file)')
-
-
-def _start_words(message: str) -> str:
-    """What the container runtime says, without its own call chain."""
-    if match := _NOT_FOUND.search(message):
-        return f"command not found: {match[1]}"
-    words = _RUNTIME_NOISE.sub("", message).removesuffix(": unknown")
-    return _sentence(words) or "the command cannot be started"
-
-
-_WAITING_WORDS: Final = {
-    "ContainerCreating": None,  # what every container begins with
-    "PodInitializing": None,
-}
-
-
-def _waiting(container: Container) -> tuple[str, str] | None:
-    waiting = container.state.waiting
-    if waiting is None or waiting.reason in _WAITING_WORDS or not waiting.reason:
-        return None
-    return waiting.reason, waiting.message or f"the container {container.name} cannot start"
-
-
-def _disruption(condition: Condition) -> str:
-    return _sentence(f"{condition.reason}: {condition.message}".strip(": "))
 
 
 def _job_end(job: JobRow) -> str | None:
@@ -545,22 +472,5 @@ def _job_end(job: JobRow) -> str | None:
     return None
 
 
-_FORBIDDEN = re.compile(r'^Error creating: pods "[^"]*" is forbidden: ')
-
-
-def _forbidden_words(message: str) -> str:
-    """Kubernetes' own words, numbers included, without the name of a pod that is not there."""
-    return _FORBIDDEN.sub("the cluster refuses its pod: ", message)
-
-
 def _newest_first(events: Sequence[EventRow]) -> list[EventRow]:
     return sorted(events, key=lambda event: event.last, reverse=True)
-
-
-_MESSAGE_LIMIT: Final = 1000  # characters; some runtimes answer with whole pages
-
-
-def _sentence(text: str) -> str:
-    """One line, bounded."""
-    line = " ".join(text.split())
-    return line if len(line) <= _MESSAGE_LIMIT else line[: _MESSAGE_LIMIT - 3] + "..."

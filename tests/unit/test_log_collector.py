@@ -204,6 +204,22 @@ async def test_a_pod_that_went_while_we_were_away_leaves_a_gap(lab: Lab):
     assert "not known" in lab.reasons()
 
 
+async def test_a_gap_is_noted_once_however_often_we_are_killed_behind_it(lab: Lab):
+    async with lab.collector:
+        await lab.follow(b"a\n")
+    file = SourceFile(lab.data.job("j").log_source(1))
+    for _ in range(3):
+        before = file.read()
+        lab.make()
+        async with lab.collector:
+            lab.look()
+            await lab.complete()
+        assert before is not None
+        file.write(before)  # as if we had been killed before the end was written down
+    (gap,) = lab.view().gaps()
+    assert (gap.start, gap.end) == (2, 3)
+
+
 async def test_a_pod_that_goes_after_the_end_of_its_log_leaves_no_gap(lab: Lab):
     async with lab.collector:
         await lab.follow(b"a\n")

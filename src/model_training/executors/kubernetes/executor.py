@@ -77,7 +77,7 @@ class KubernetesExecutor:
         self._collector = Collector(api, data, log_limit=log_limit, done=touch)
         self._explainer = Explainer(api, touch)
         self._reporter = Reporter(
-            self._collector, self._explainer, touch, outputs_claim=site.outputs_claim
+            self._inventory, self._collector, self._explainer, outputs_claim=site.outputs_claim
         )
         self._readiness = Readiness(api, site.namespace, all_namespaces=all_namespaces)
 

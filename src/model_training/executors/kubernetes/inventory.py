@@ -121,6 +121,11 @@ class Inventory:
         """Whether all pods are known: what is not there now is gone."""
         return self._pods.synced.is_set()
 
+    @property
+    def lags_in_pods(self) -> bool:
+        """Whether there may be pods, or ends of pods, that we have not heard of."""
+        return self._pods.stale_since is not None
+
     def job(self, name: str) -> Job:
         """The job of this name, made now if nothing is known of it."""
         job = self.jobs.get(name)

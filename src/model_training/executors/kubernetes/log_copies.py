@@ -22,7 +22,7 @@ from model_training.executors.kubernetes.stamped_text import (
     says_removed,
     time_of,
 )
-from model_training.logs.segments import SegmentWriter
+from model_training.logs.segments import LogView, SegmentWriter
 
 MARGIN_S: Final = 10  # that a node's clock may be set back while its log is not read
 QUIET_S: Final = 300.0  # without a byte; then the log is asked for once more
@@ -161,16 +161,16 @@ class Copier:
             instance: as in ``Read``.
             loss: why bytes of it are missing; nobody knows how many.
         """
-        writer = await self._turn_to(container, instance)
+        await self._turn_to(container, instance)
         if loss:
-            writer.note_loss(loss)
+            await self._note_loss(loss)
         self.source.copied = True
         await self.close()
 
     async def complete(self, loss: str | None = None) -> None:
         """Nothing more will come of this attempt."""
         if loss:
-            (await self._open()).note_loss(loss)
+            await self._note_loss(loss)
         await self.close()
         self.source.complete = True
         await self.save()
@@ -191,6 +191,13 @@ class Copier:
                 SegmentWriter, self._folder, limit=self._log_limit
             )
         return self._writer
+
+    async def _note_loss(self, reason: str) -> None:
+        """Once: we may have been killed before it was written down that this was done."""
+        writer = await self._open()
+        gaps = await asyncio.to_thread(LogView(self._folder).gaps)
+        if not gaps or gaps[-1].end != writer.position or reason not in gaps[-1].reason:
+            writer.note_loss(reason)
 
     async def _turn_to(self, container: str, instance: int) -> SegmentWriter:
         writer = await self._open()

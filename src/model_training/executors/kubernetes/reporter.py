@@ -7,16 +7,16 @@ a job that has ended gets all of it.
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.explaining import Explainer
+from model_training.executors.kubernetes.inventory import Inventory
 from model_training.executors.kubernetes.jobs import Job, LogWait, last_state, unknown_spec
 from model_training.executors.kubernetes.observation import Seen, gone_after_stop, look
-from model_training.jobs import JobState, Observation, Reason
+from model_training.jobs import JobState, Observation
 
 LOG_WAIT_S: Final = 15.0  # seconds that an end waits for its log, since that has last grown;
 # longer than the collector asks for a log that is refused, so that the gap is there
@@ -29,23 +29,23 @@ class Reporter:
 
     def __init__(
         self,
+        inventory: Inventory,
         collector: Collector,
         explainer: Explainer,
-        touch: Callable[[str], None],
         *,
         outputs_claim: str | None,
     ) -> None:
         """Say whom to ask.
 
         Args:
+            inventory: knows whether it lags behind the cluster.
             collector: knows whether a log is whole, and attempts whose pods are gone.
             explainer: finds out why a job waits.
-            touch: called with the name of a job that is to be looked at again.
             outputs_claim: where jobs keep what they make.
         """
+        self._inventory = inventory
         self._collector = collector
         self._explainer = explainer
-        self._touch = touch
         self._outputs_claim = outputs_claim
 
     def news_of(self, job: Job) -> Observation | None:
@@ -84,7 +84,7 @@ class Reporter:
 
     def _ended(self, job: Job, seen: Seen) -> Seen | None:
         """The end, or what is told until it may be."""
-        if not self._log_is_whole(job, seen):
+        if not self._log_is_whole(job):
             return _held_back(seen, stop_asked=job.stop_asked)
         if seen.finished is None:  # nobody saw when; it was just now
             seen = replace(seen, finished=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
@@ -108,14 +108,15 @@ class Reporter:
         """The number of its latest attempt; the logs remember pods that are gone for long."""
         return max(1, len(job.attempts), self._collector.attempts(job.name))
 
-    def _log_is_whole(self, job: Job, seen: Seen) -> bool:
+    def _log_is_whole(self, job: Job) -> bool:
         """Whether the end may be told: its log is complete, or was waited for long enough."""
-        if self._collector.is_complete(job.name) and not _misses_pod(job, seen):
+        misses_pod = not job.attempts and self._inventory.lags_in_pods
+        if self._collector.is_complete(job.name) and not misses_pod:
             return True
         now, copied = time.monotonic(), self._collector.copied(job.name)
         if job.waited is None or job.waited.copied != copied:
             job.waited = LogWait(now, copied)
-            asyncio.get_running_loop().call_later(LOG_WAIT_S, self._touch, job.name)
+            asyncio.get_running_loop().call_later(LOG_WAIT_S, self._inventory.touch, job.name)
         return now - job.waited.since >= LOG_WAIT_S
 
     def _tell(self, job: Job, seen: Seen) -> Observation:
@@ -148,12 +149,6 @@ def _held_back(seen: Seen, *, stop_asked: bool) -> Seen | None:
         state = JobState.STOPPING if stop_asked else JobState.RUNNING
         return Seen(state=state, attempt=seen.attempt, started=seen.started)
     return None
-
-
-def _misses_pod(job: Job, seen: Seen) -> bool:
-    """Whether it came to an end while we followed it, and its pod has not been heard of yet."""
-    is_late = seen.reason == Reason.TIMEOUT  # which needs no pod
-    return job.told is not None and not job.attempts and seen.started is not None and not is_late
 
 
 def _not_before(time: datetime | None, earlier: datetime) -> datetime | None:

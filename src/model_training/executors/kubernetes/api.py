@@ -207,7 +207,7 @@ class KubernetesApi:
     async def _no_of(self, response: aiohttp.ClientResponse) -> ApiError:
         try:
             async with asyncio.timeout(CALL_S):  # a stream has no deadline of its own
-                body = await response.content.read(_NO_BYTES)
+                body = await _up_to(response.content, _NO_BYTES)
         except _CUT as error:
             raise self._unavailable(error) from None
         try:
@@ -304,6 +304,17 @@ class _Request(Struct, frozen=True):
 _VERBS: Final = {"POST": "create", "DELETE": "delete"}
 _TRY_AGAIN: Final = frozenset({401, 408, 429})
 _CUT: Final = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+async def _up_to(content: aiohttp.StreamReader, size: int) -> bytes:
+    """The beginning of a body: as much as there is, which a single ``read`` need not give."""
+    parts: list[bytes] = []
+    while size > 0 and (part := await content.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
 _NO_BYTES: Final = 64 * 1024
 _SHOWN: Final = 300  # characters of an answer that is no Status
 

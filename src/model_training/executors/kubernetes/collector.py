@@ -151,7 +151,7 @@ class Collector:
         for name in names:
             try:
                 found[name] = read_sources(self._data.job(name))
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 logger.warning("The log of %s cannot be read now: %s.", name, error)
         return found
 

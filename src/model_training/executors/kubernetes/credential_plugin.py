@@ -97,7 +97,10 @@ class PluginCredentials:
             certificate = Certificate(status.client_certificate_data, status.client_key_data)
         if token is None and certificate is None:
             raise self._failed("it printed neither a token nor a certificate with its key")
-        self._grant, self._ends = Grant(token, certificate), status.expiration_timestamp
+        ends = status.expiration_timestamp
+        if ends is not None and ends.tzinfo is None:
+            raise self._failed("its expirationTimestamp has no time zone")
+        self._grant, self._ends = Grant(token, certificate), ends
         return self._grant
 
     def _parse(self, printed: bytes) -> _Status:

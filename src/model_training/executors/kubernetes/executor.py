@@ -7,7 +7,16 @@ and tell what became of them.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Collection, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -26,11 +35,12 @@ from model_training.executors.kubernetes.inventory import Inventory
 from model_training.executors.kubernetes.jobs import Job
 from model_training.executors.kubernetes.manifest import Site, job_manifest
 from model_training.executors.kubernetes.objects import decode_job
+from model_training.executors.kubernetes.observation import Seen
 from model_training.executors.kubernetes.readiness import Readiness
 from model_training.executors.kubernetes.removal import delete_everything, delete_job, refusal
 from model_training.executors.kubernetes.reporter import Reporter
 from model_training.folders import DataFolder
-from model_training.jobs import JobSpec, JSONObject, Observation, Resources
+from model_training.jobs import JobSpec, JobState, JSONObject, Observation, Resources
 from model_training.logs.segments import LOG_LIMIT
 from model_training.names import is_job_name
 
@@ -100,15 +110,15 @@ class KubernetesExecutor:
             raise ExecutorUnavailable(msg) from error
         await self._api.__aenter__()
         await self._collector.__aenter__()
-        for duty in (*self._inventory.duties, self._explainer.run(), self._readiness.run()):
-            self._start(duty)
-        self._start(self._tidy())
-        for spec in stopping:
-            self._inventory.jobs[spec.name] = Job(spec.name, noted=spec, stop_asked=True)
-            self._start(self._pursue_stop(spec.name))
+        for duty in (*self._inventory.duties, self._explainer.run, self._readiness.run, self._tidy):
+            self._start(self._keep(duty))
+        for stop in stopping:
+            name, told = stop.spec.name, Seen(state=JobState.STOPPING, started=stop.started)
+            self._inventory.jobs[name] = Job(name, noted=stop, stop_asked=True, told=told)
+            self._start(self._pursue_stop(name))
         return self
 
-    def _prepare(self) -> list[JobSpec]:
+    def _prepare(self) -> list[stops.Stop]:
         for folder in (self._data.jobs, self._data.open_jobs, self._data.new_jobs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return list(stops.read_stops(self._data))
@@ -120,6 +130,16 @@ class KubernetesExecutor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._collector.__aexit__(*exc_info)
         await self._api.__aexit__(*exc_info)
+
+    @staticmethod
+    async def _keep(duty: Callable[[], Awaitable[None]]) -> None:
+        """Do it for ever, whatever is wrong with one turn of it."""
+        while True:
+            try:
+                await duty()
+            except Exception:  # a service whose duties ended would be blind, and not know
+                logger.exception("a duty of the executor failed; it begins again")
+            await asyncio.sleep(RETRY_S)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -218,9 +238,9 @@ class KubernetesExecutor:
         await self._collector.read_all()  # an end whose log is whole is told at once
         self._inventory.forget_changes()
         yield Snapshot(self._all())
-        if self._gone:
-            yield Change(tuple(self._gone.values()))
-            self._gone.clear()
+        gone, self._gone = self._gone, {}  # others may come while these are recorded
+        if gone:
+            yield Change(tuple(gone.values()))
         while True:
             names = await self._inventory.changes()
             batch = tuple(each for name in names if (each := self._news_of(name)))
@@ -231,12 +251,13 @@ class KubernetesExecutor:
         for job in sorted(self._inventory.jobs.values(), key=_age):
             if self._inventory.jobs.get(job.name) is not job:
                 continue  # it went while others were recorded
-            job.told = None if not job.has_ended else job.told
             if observation := self._news_of(job.name) or self._reporter.again(job):
                 yield observation
 
     def _news_of(self, name: str) -> Observation | None:
         if gone := self._gone.pop(name, None):
+            if name in self._inventory.jobs:  # somebody has made another of this name
+                self._inventory.touch(name)
             return gone
         job = self._inventory.jobs.get(name)
         if job is None:
@@ -244,7 +265,11 @@ class KubernetesExecutor:
         if job.is_removing or job.has_ended or not job.is_known:
             self._drop_if_over(job)
             return None
-        news = self._reporter.news_of(job)
+        try:
+            news = self._reporter.news_of(job)
+        except Exception:  # whatever is wrong with one job, the others are told
+            logger.exception("%s cannot be looked at", name)
+            return None
         if news is not None and news.gone:
             self._drop(job)
         return news
@@ -256,7 +281,9 @@ class KubernetesExecutor:
 
     def _drop_if_over(self, job: Job) -> None:
         """Hold no longer what has ended, is recorded, and has left the cluster."""
-        if job.is_settled and job.has_ended and not job.is_there and not job.is_removing:
+        if job.is_there or job.is_removing or job.launches:
+            return
+        if not job.is_known or (job.is_settled and job.has_ended):
             self._drop(job)
 
     def _drop(self, job: Job) -> None:
@@ -294,7 +321,9 @@ class KubernetesExecutor:
             return
         job.stop_asked = True  # before anything is awaited: many may ask at once
         try:
-            await asyncio.to_thread(stops.write_stop, self._data, spec)
+            started = job.told.started if job.told else None
+            stop = stops.Stop(spec, job.row.uid, started)
+            await asyncio.to_thread(stops.write_stop, self._data, stop)
         except OSError as error:
             job.stop_asked = False
             msg = f"{name} cannot be stopped now: {error.strerror}"
@@ -306,7 +335,7 @@ class KubernetesExecutor:
     async def _pursue_stop(self, name: str) -> None:
         await self._inventory.synced()
         job = self._inventory.jobs.get(name)
-        while job is not None and job.row is not None and not job.has_ended:
+        while job is not None and job.stop_asked and job.row is not None and not job.has_ended:
             try:
                 await delete_job(self._api, job.row)
             except (ExecutorUnavailable, JobRejected) as error:
@@ -340,6 +369,8 @@ class KubernetesExecutor:
         self._inventory.jobs.pop(job.name, None)
         self._explainer.forget(job.name)
         self._gone[job.name] = self._reporter.gone(job)
+        if job.row is not None:  # of a namesake that came meanwhile
+            self._inventory.job(job.name).take(job.row)
         self._inventory.touch(job.name)
 
     def _namespace_of(self, job: Job) -> str:
@@ -368,6 +399,8 @@ class KubernetesExecutor:
         row, told = job.row, job.told
         if row is None or told is None or row.spec is None or row.deleted:
             return False
+        if row.namespace != self._site.namespace:
+            return False  # another service's, which tidies for itself
         end = told.finished_at
         if not (row.has_ended and job.is_settled) or job.is_removing or end is None:
             return False

@@ -6,7 +6,7 @@ whose names are noted once something of them has changed.
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any, Final
 
 import msgspec
@@ -75,9 +75,9 @@ class Inventory:
         )
 
     @property
-    def duties(self) -> tuple[Coroutine[Any, Any, None], ...]:
+    def duties(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What has to run for it to be in step."""
-        return tuple(each.run() for each in (self._jobs, self._pods, self._templates))
+        return self._jobs.run, self._pods.run, self._templates.run
 
     # What there is
 

@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import cast
+from typing import Final, cast
 
 import msgspec
 
 from model_training.errors import MalformedRequest
 from model_training.executors.kubernetes.objects import EventRow, JobRow, PodRow
 from model_training.executors.kubernetes.observation import Case, Seen
+from model_training.executors.kubernetes.stops import Stop
 from model_training.jobs import JobSpec, JobState, parse_time
 from model_training.names import pipeline_of_foreign_job
 from model_training.strict_json import parse_json
@@ -41,8 +42,8 @@ class Job:
     """None: not in the cluster (any more), or not seen yet"""
     last_row: JobRow | None = None
     """its Job as it was seen last"""
-    noted: JobSpec | None = None
-    """what a stop wrote down of it, for as long as its Job was not seen"""
+    noted: Stop | None = None
+    """a stop that an earlier life of the service wrote down"""
     pods: tuple[PodRow, ...] = ()
     """oldest first; those that are gone stay until their job has ended, for its exit code"""
     live: frozenset[str] = frozenset()
@@ -63,13 +64,15 @@ class Job:
     @property
     def spec(self) -> JobSpec | None:
         """What was wanted; None until its Job was seen."""
-        return spec_of(self.last_row) if self.last_row else self.noted
+        if self.last_row is not None:
+            return spec_of(self.last_row)
+        return self.noted.spec if self.noted else None
 
     @property
     def created_at(self) -> datetime | None:
         """When it was asked for; None until its Job was seen."""
         if self.last_row is None:
-            return self.noted.created_at if self.noted else None
+            return self.noted.spec.created_at if self.noted else None
         return _creation_of(self.last_row)
 
     @property
@@ -85,19 +88,37 @@ class Job:
         return tuple(pod for pod in self.pods if pod.job_uid == self.last_row.uid)
 
     @property
+    def uid(self) -> str | None:
+        """Of its Job, while the cluster has that."""
+        return self.row.uid if self.row else None
+
+    @property
+    def has_pods(self) -> bool:
+        """Whether the cluster still has a pod of it."""
+        return any(pod.uid in self.live for pod in self.attempts)
+
+    @property
     def is_there(self) -> bool:
         """Whether the cluster has anything of it."""
-        return self.row is not None or bool(self.live)
+        return self.row is not None or self.has_pods
 
     @property
     def has_ended(self) -> bool:
         """Whether its end was told."""
         return self.told is not None and self.told.state.is_terminal
 
+    @property
+    def _last_uid(self) -> str | None:
+        if self.last_row is not None:
+            return self.last_row.uid
+        return self.noted.uid if self.noted else None
+
     def take(self, row: JobRow) -> None:
         """Note its Job as it is now."""
         if self.last_row is None or self.last_row.uid != row.uid:
             self.told, self.waited, self.events = None, None, ()
+            if row.uid != self._last_uid:
+                self.stop_asked = self.is_settled = False  # which meant a namesake
         self.row = self.last_row = row
 
     def see(self, pod: PodRow) -> None:
@@ -148,9 +169,13 @@ def spec_of(row: JobRow) -> JobSpec:
         record["parameters"] = parse_json((row.parameters or "{}").encode())
         record["created_at"] = parse_time(str(record["created_at"]))
         spec = msgspec.convert(record, JobSpec)  # unlike from_json, it minds the types
-    except (msgspec.MsgspecError, MalformedRequest, ValueError, KeyError):
+    except (*_NOT_OURS, MalformedRequest, KeyError):
         return _foreign_spec(row)  # somebody edited it
     return replace(spec, name=row.name, namespace=row.namespace)
+
+
+_NOT_OURS: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""what reading a record raises that somebody else wrote"""
 
 
 class _Creation(msgspec.Struct, gc=False):
@@ -161,7 +186,7 @@ def _creation_of(row: JobRow) -> datetime:
     """As in ``spec_of``, without all the rest of it."""
     try:
         return parse_time(msgspec.json.decode(row.spec or "", type=_Creation).created_at)
-    except ValueError:
+    except _NOT_OURS:
         return parse_time(row.created)
 
 

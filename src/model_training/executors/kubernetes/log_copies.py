@@ -151,7 +151,8 @@ class Copier:
         """The container that is read has ended: wait no longer for what does not come."""
         self._hurries = True
         if self._deadline is not None:
-            self._deadline.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
+            with suppress(RuntimeError):  # it has just passed
+                self._deadline.reschedule(asyncio.get_running_loop().time() + DRAIN_S)
 
     async def finish(self, container: str, instance: int, loss: str | None = None) -> None:
         """Nothing more will come of this instance; bring it to the disk.

@@ -93,7 +93,7 @@ class SourceFile:
         self._size = len(data)
         try:
             return _decode(data)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
 
     def write(self, source: Source) -> None:

@@ -227,6 +227,16 @@ def _with_resources(container: Object, wanted: Resources) -> Object:
 
 # Security, over everything
 
+# What a PodTemplate may say of it; all else is ours.
+_POD_CONTEXT: Final = (
+    "runAsUser",
+    "runAsGroup",
+    "fsGroup",
+    "fsGroupChangePolicy",
+    "supplementalGroups",
+)
+_CONTEXT: Final = ("runAsUser", "runAsGroup", "readOnlyRootFilesystem")
+
 
 def _secured(below: Object) -> Object:
     context = cast("Object", below.get("securityContext") or {})
@@ -242,7 +252,7 @@ def _secured(below: Object) -> Object:
             "runAsUser": USER,
             "runAsGroup": USER,
             "fsGroup": USER,
-            **context,
+            **{name: context[name] for name in _POD_CONTEXT if name in context},
             "runAsNonRoot": True,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -255,10 +265,11 @@ def _secured(below: Object) -> Object:
 
 
 def _confined(container: Object) -> Object:
+    context = cast("Object", container.get("securityContext") or {})
     return {
         **container,
         "securityContext": {
-            **(container.get("securityContext") or {}),
+            **{name: context[name] for name in _CONTEXT if name in context},
             "allowPrivilegeEscalation": False,
             "privileged": False,
             "runAsNonRoot": True,

@@ -50,8 +50,6 @@ class JobRow(Struct, frozen=True, kw_only=True, gc=False):
     suspended: bool = False
     started: str | None = None
     conditions: tuple[Condition, ...] = ()
-    active: int = 0
-    """pods pending or running"""
 
     def condition(self, kind: str) -> Condition | None:
         """The condition of this type, if it is true."""
@@ -102,14 +100,8 @@ class Container(Struct, frozen=True, gc=False):
     state: ContainerState = ContainerState()
     lastState: ContainerState = ContainerState()  # noqa: N815 - the API's own name
     restartCount: int = 0  # noqa: N815 - the API's own name
-    image: str = ""
     containerID: str = ""  # noqa: N815 - the API's own name
     """of the latest instance that was created; empty if none ever was"""
-
-    @property
-    def has_started(self) -> bool:
-        """Whether it runs, or has run: only then there is a log."""
-        return self.state.running is not None or self.state.terminated is not None
 
 
 class PodRow(Struct, frozen=True, kw_only=True, gc=False):
@@ -198,7 +190,6 @@ def decode_job(raw: bytes | msgspec.Raw) -> JobRow:
         suspended=wire.spec.suspend,
         started=wire.status.startTime,
         conditions=_known(wire.status.conditions),
-        active=wire.status.active,
     )
 
 
@@ -285,7 +276,7 @@ def _known(conditions: list[Condition]) -> tuple[Condition, ...]:
     )  # fmt: skip
 
 
-# The wire, with the API's own names. A list that is absent may also be null.
+# The wire, with the API's own names.
 
 
 class _Owner(Struct, gc=False):
@@ -335,7 +326,6 @@ class _JobSpec(Struct, gc=False):
 class _JobStatus(Struct, gc=False):
     conditions: list[Condition] = field(default_factory=list[Condition])
     startTime: str | None = None  # noqa: N815
-    active: int = 0
 
 
 class _Job(Struct, gc=False):

@@ -125,6 +125,11 @@ class Reflector(Generic[Row]):
             except ApiError as error:
                 self._lag(str(error))
                 await self._pause(REFUSED_PAUSE_S)
+            except Exception as error:  # of what is called with a change: others must be told
+                logger.exception("%s: following it failed", self._path)
+                self._is_listed = False
+                self._lag(repr(error))
+                await self._pause(LONGEST_PAUSE_S)
 
     async def _pause(self, longest_s: float, at_least_s: float = 0.0) -> None:
         most = min(longest_s, FIRST_PAUSE_S * 2 ** min(self._failures, 16))

@@ -44,13 +44,16 @@ async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> Non
     while job.launches:
         await job.next_change(LOOK_S)
     if job.row is not None:
+        uid = job.uid
         await delete_job(api, job.row)
-    while job.row is not None:
-        await job.next_change(LOOK_S)
+        while job.uid == uid:
+            await job.next_change(LOOK_S)
+    if job.uid is not None:
+        return  # a namesake has come, and the pods are its own
     # Pods that a Job left behind: deleted without them, as the API server does unless told.
     for pod in await _pods_of(api, job.name, namespace):
         await _delete_pod(api, namespace, pod)
-    while job.live:
+    while job.has_pods:
         await job.next_change(LOOK_S)
 
 
@@ -72,7 +75,10 @@ async def _pods_of(api: KubernetesApi, name: str, namespace: str) -> list[str]:
         raw = await api.get(paths.pods(namespace), params)
     except ApiError as error:
         raise refusal(error, namespace) from error
-    return [item.metadata.name for item in msgspec.json.decode(raw, type=_List).items]
+    try:
+        return [item.metadata.name for item in msgspec.json.decode(raw, type=_List).items]
+    except msgspec.DecodeError as error:
+        raise ExecutorUnavailable(f"The pods of {name} cannot be told: {error}.") from error
 
 
 async def _delete_pod(api: KubernetesApi, namespace: str, name: str) -> None:

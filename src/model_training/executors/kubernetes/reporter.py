@@ -16,7 +16,7 @@ from model_training.executors.kubernetes.explaining import Explainer
 from model_training.executors.kubernetes.inventory import Inventory
 from model_training.executors.kubernetes.jobs import Job, LogWait, last_state, unknown_spec
 from model_training.executors.kubernetes.observation import Seen, gone_after_stop, look
-from model_training.jobs import JobState, Observation
+from model_training.jobs import JobState, Observation, Reason
 
 LOG_WAIT_S: Final = 15.0  # seconds that an end waits for its log, since that has last grown;
 # longer than the collector asks for a log that is refused, so that the gap is there
@@ -85,7 +85,7 @@ class Reporter:
     def _ended(self, job: Job, seen: Seen) -> Seen | None:
         """The end, or what is told until it may be."""
         if not self._log_is_whole(job):
-            return _held_back(seen, stop_asked=job.stop_asked)
+            return _held_back(job, seen)
         if seen.finished is None:  # nobody saw when; it was just now
             seen = replace(seen, finished=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
         return seen
@@ -100,7 +100,7 @@ class Reporter:
 
     def _look_after_stop(self, job: Job) -> Seen:
         """The Job has gone because we stopped it: its last pod tells how it ended."""
-        if job.live:
+        if job.has_pods:
             return Seen(state=JobState.STOPPING, attempt=self._attempt(job))
         return gone_after_stop(job.attempts, self._attempt(job), job.told)
 
@@ -143,12 +143,15 @@ class Reporter:
         return "its pod, and gone with it: the service has no claim for outputs"
 
 
-def _held_back(seen: Seen, *, stop_asked: bool) -> Seen | None:
+def _held_back(job: Job, seen: Seen) -> Seen:
     """What is told of a job that has ended while its log is still being copied."""
-    if stop_asked or seen.started is not None:
-        state = JobState.STOPPING if stop_asked else JobState.RUNNING
+    if job.stop_asked or seen.started is not None:
+        state = JobState.STOPPING if job.stop_asked else JobState.RUNNING
         return Seen(state=state, attempt=seen.attempt, started=seen.started)
-    return None
+    # Never nothing: of whom nothing is told at a start, it is taken for gone.
+    words = "it has ended; its log is being copied"
+    waits = Seen(state=JobState.PENDING, reason=Reason.STARTING, message=words)
+    return replace(waits, attempt=seen.attempt) if job.told is None else job.told
 
 
 def _not_before(time: datetime | None, earlier: datetime) -> datetime | None:

@@ -8,6 +8,7 @@ are called from threads.
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import cast
 
 from model_training.folders import DataFolder
@@ -15,17 +16,28 @@ from model_training.jobs import JobSpec, JSONObject
 from model_training.names import is_job_name
 
 
-def write_stop(data: DataFolder, spec: JobSpec) -> None:
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A stop that was asked for."""
+
+    spec: JobSpec
+    uid: str
+    """of its Job: a namesake that comes later is not meant"""
+    started: str | None
+    """when its process had started, if it had (RFC 3339)"""
+
+
+def write_stop(data: DataFolder, stop: Stop) -> None:
     """Note, durably, that the job is to be stopped.
 
     Raises:
         OSError: the disk does not take it.
     """
-    path = data.open_jobs / spec.name
-    fresh = data.new_jobs / spec.name
+    path = data.open_jobs / stop.spec.name
+    fresh = data.new_jobs / stop.spec.name
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        json.dump(spec.to_json(), file)
+        json.dump({"job": stop.spec.to_json(), "uid": stop.uid, "started": stop.started}, file)
         file.flush()
         os.fsync(file.fileno())
     fresh.rename(path)
@@ -36,8 +48,8 @@ def write_stop(data: DataFolder, spec: JobSpec) -> None:
         os.close(folder)
 
 
-def read_stops(data: DataFolder) -> Iterator[JobSpec]:
-    """The jobs that are being stopped; a marker that cannot be read is passed over.
+def read_stops(data: DataFolder) -> Iterator[Stop]:
+    """What is being stopped; a marker that cannot be read is passed over.
 
     Raises:
         OSError: the disk cannot be read.
@@ -46,7 +58,9 @@ def read_stops(data: DataFolder) -> Iterator[JobSpec]:
         if not is_job_name(path.name):
             continue
         try:
-            yield JobSpec.from_json(cast("JSONObject", json.loads(path.read_text())))
+            record = cast("JSONObject", json.loads(path.read_text()))
+            spec = JobSpec.from_json(cast("JSONObject", record["job"]))
+            yield Stop(spec, str(record["uid"]), cast("str | None", record["started"]))
         except (ValueError, TypeError, KeyError):
             continue  # of another executor, or damaged
 

@@ -103,6 +103,9 @@ async def test_a_job_cannot_be_launched_while_somebody_deletes_its_namesake(
             await lab.executor.launch(spec)
         await lab.go(spec.name)
         await lab.gone(spec.name)
+        told = len(lab.watch.history(spec.name))
+        await lab.executor.remove(spec.name)  # what the service has of it stays until then
+        await until(lambda: len(lab.watch.history(spec.name)) > told, 20)
 
 
 async def test_a_note_of_a_stop_that_cannot_be_removed_holds_up_nobody(bench: ClusterBench) -> None:

@@ -49,6 +49,7 @@ logger: Final = logging.getLogger(__name__)
 FINISHED_S: Final = 3600.0  # seconds that a finished Job stays in the cluster
 TIDY_S: Final = 60.0  # seconds between two looks for finished Jobs to remove
 RETRY_S: Final = 1.0
+PACE_S: Final = 0.02  # seconds between two batches of changes: one record of many costs like one
 
 
 class KubernetesExecutor:
@@ -234,7 +235,7 @@ class KubernetesExecutor:
         del everything  # whatever the cluster knows is told each time
         await self._inventory.synced()
         for job in self._inventory.jobs.values():
-            self._collect(job)
+            self._copy_output(job)
         await self._collector.read_all()  # an end whose log is whole is told at once
         self._inventory.forget_changes()
         yield Snapshot(self._all())
@@ -246,6 +247,7 @@ class KubernetesExecutor:
             batch = tuple(each for name in names if (each := self._news_of(name)))
             if batch:
                 yield Change(batch)
+            await asyncio.sleep(PACE_S)
 
     def _all(self) -> Iterator[Observation]:
         for job in sorted(self._inventory.jobs.values(), key=_age):
@@ -275,8 +277,14 @@ class KubernetesExecutor:
         return news
 
     def _collect(self, job: Job) -> None:
-        """Let the output of its pods be copied, once all of them are known."""
-        if self._inventory.knows_pods and job.is_known and not job.is_removing:
+        """Something of it has changed: let the output of its pods be copied."""
+        begins = not job.pods and job.row is not None and not job.row.has_ended
+        if not begins and self._inventory.knows_pods:
+            self._copy_output(job)
+
+    def _copy_output(self, job: Job) -> None:
+        """All pods are known: those that are not there now are gone."""
+        if job.is_known and not job.is_removing:
             self._collector.look(job.name, [pod for pod in job.attempts if pod.uid in job.live])
 
     def _drop_if_over(self, job: Job) -> None:

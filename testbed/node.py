@@ -158,6 +158,7 @@ SystemdCgroup = false
             "oomScoreAdj": 0,
             "maxOpenFiles": 20000,
             "maxPods": 250,
+            "registryPullQPS": 0,  # tests start dozens of images at once, and the registry is here
             "resolvConf": "/etc/resolv.conf",
             "containerLogMonitorInterval": "3s",
             # The disk is shared with everything else on this machine: never evict for it.

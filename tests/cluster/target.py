@@ -10,6 +10,8 @@ from pathlib import Path
 import yaml
 
 VARIABLE = "MODEL_TRAINING_TEST_KUBECONFIG"
+# Not left in the environment: to a service that a test starts it would be an unknown setting.
+NAMED = os.environ.pop(VARIABLE, "")
 
 
 def kubeconfig() -> Path:
@@ -18,10 +20,9 @@ def kubeconfig() -> Path:
     Raises:
         ValueError: none is named, or its current context is not named for tests.
     """
-    named = os.environ.get(VARIABLE)
-    if not named:
+    if not NAMED:
         raise ValueError(f"{VARIABLE} names no cluster: run scripts/test --cluster")
-    file = Path(named)
+    file = Path(NAMED)
     try:
         context = (yaml.safe_load(file.read_text()) or {}).get("current-context") or ""
     except (OSError, yaml.YAMLError, AttributeError) as error:

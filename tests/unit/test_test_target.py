@@ -9,7 +9,7 @@ from tests.cluster import target
 
 def named(monkeypatch: pytest.MonkeyPatch, file: Path, text: str) -> None:
     file.write_text(text)
-    monkeypatch.setenv(target.VARIABLE, str(file))
+    monkeypatch.setattr(target, "NAMED", str(file))
 
 
 @pytest.mark.parametrize("context", ["kind-test", "model-training-testbed"])
@@ -39,6 +39,6 @@ def test_any_other_is_refused(
 
 
 def test_where_none_is_named_the_way_out_is(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv(target.VARIABLE, raising=False)
+    monkeypatch.setattr(target, "NAMED", "")
     with pytest.raises(ValueError, match="run scripts/test --cluster"):
         target.kubeconfig()

@@ -613,6 +613,7 @@ async def progress_without_a_newline(stage: Stage) -> Trace:
 async def a_line_is_seen_while_the_job_runs(stage: Stage) -> Trace:
     job = await stage.create("say('step 1\\n'); on_term(\"say('bye\\\\n'); os._exit(0)\"); wait()")
     await stage.printed(job)
+    await stage.in_state(job, "running")  # a line can be there before the word of its start
     seen = await stage.log(job)
     answer = await stage.ask(path_of(job))
     await job.stop()

@@ -143,7 +143,7 @@ class Stage:
         for name in ("created_at", "started_at", "finished_at"):
             plain[name] = plain[name] and self.named(str(plain[name]))
         for name, word in _WORDS.items():
-            plain[name] = plain[name] and word
+            plain[name] = None if plain[name] is None else word
         if record.state is JobState.PENDING:  # why it waits depends on what else there is to do
             plain |= {"reason": record.reason and "WHY", "message": record.message and "WHY"}
         return plain | {"name": self.named(record.name), "id": self.named(record.id)}

@@ -37,6 +37,11 @@ def test_every_pipeline_in_a_document_is_valid(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", TEXTS)
+def test_no_document_has_marks_of_a_merge(name: str):
+    assert not re.search(r"^(<{7}|={7}$|>{7})", TEXTS[name], re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_every_command_in_a_document_exists_with_its_options(name: str):
     known = dict(commands())
     lines = [

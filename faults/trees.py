@@ -58,13 +58,14 @@ def batch(lab: Lab, service: Service, asked: list, slowest: dict[str, float]) ->
 def one_tree(lab: Lab, service: Service, kind: str, ask) -> float:
     name = service.create("tree", {"kind": kind}, f"&grace={GRACE_S}")
 
-    def is_whole() -> bool:
-        return service.insist("GET", f"/training-jobs/{name}").body == b"ready\n"
-
-    lab.until(is_whole, f"{kind} does not grow")
-    size = len(proctable.alive(name))
     least = 100 if kind == STORM else 3
-    lab.expect(size >= least, f"{kind} has {size} processes: nothing is shown by ending it")
+
+    def is_whole() -> bool:
+        # A process shows neither arguments nor environment while it is in the midst of an exec.
+        is_ready = service.insist("GET", f"/training-jobs/{name}").body == b"ready\n"
+        return is_ready and len(proctable.alive(name)) >= least
+
+    lab.until(is_whole, f"{kind} does not grow to {least} processes: its end would show nothing")
     answer = service.insist(*ask(name))
     began = time.monotonic()
     lab.expect(answer.status == 202, f"{ask.__name__} of {kind}: {answer}")

@@ -18,6 +18,8 @@ class TcpProxy:
         self._to = urlsplit(url)
         self._held = asyncio.Event()
         self._held.set()
+        self._answers_held = asyncio.Event()
+        self._answers_held.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._port = 0
@@ -56,9 +58,14 @@ class TcpProxy:
         """Let nothing through, and keep all connections open: packets are lost."""
         self._held.clear()
 
+    def hold_answers(self) -> None:
+        """Pass on what is asked, and nothing of what is answered."""
+        self._answers_held.clear()
+
     def release(self) -> None:
-        """End of ``hold``; what waited arrives."""
+        """End of ``hold`` and ``hold_answers``; what waited arrives."""
         self._held.set()
+        self._answers_held.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._tasks.add(task := asyncio.current_task())
@@ -67,7 +74,8 @@ class TcpProxy:
                 there = await asyncio.open_connection(self._to.hostname, self._to.port)
                 async with self._closing(there[1]):
                     await asyncio.gather(
-                        self._pass_on(reader, there[1]), self._pass_on(there[0], writer)
+                        self._pass_on(reader, there[1], self._held),
+                        self._pass_on(there[0], writer, self._held, self._answers_held),
                     )
         self._tasks.discard(task)
 
@@ -82,12 +90,15 @@ class TcpProxy:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *gates: asyncio.Event
+    ) -> None:
         try:
             while chunk := await reader.read(256 * 1024):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
-                await self._held.wait()
+                for gate in gates:
+                    await gate.wait()
                 writer.write(chunk)
                 await writer.drain()
         finally:

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from model_training.errors import ExecutorUnavailable
+from model_training.executors.kubernetes import api as apis
 from model_training.executors.kubernetes import executor as executors
 from model_training.executors.kubernetes.api import KubernetesApi
 from model_training.executors.kubernetes.executor import KubernetesExecutor
@@ -15,6 +17,7 @@ from model_training.executors.kubernetes.manifest import Site
 from model_training.executors.kubernetes.objects import decode_job
 from model_training.executors.kubernetes.removal import delete_job
 from model_training.jobs import JobState
+from tests.cluster.tcp_proxy import TcpProxy
 from tests.contract.cluster_bench import ClusterBench, Ground, ground
 from tests.contract.lab import Lab
 from tests.waiting import until
@@ -106,6 +109,59 @@ async def test_a_job_cannot_be_launched_while_somebody_deletes_its_namesake(
         told = len(lab.watch.history(spec.name))
         await lab.executor.remove(spec.name)  # what the service has of it stays until then
         await until(lambda: len(lab.watch.history(spec.name)) > told, 20)
+
+
+class Proxied(ClusterBench):
+    """The network to the API server may lose what is sent."""
+
+    proxy: TcpProxy
+
+    def executor(self, **_: object) -> KubernetesExecutor:
+        config = replace(load_cluster(self.ground.kubeconfig), server=self.proxy.url)
+        site = Site(namespace=self.ground.namespace)
+        return KubernetesExecutor(KubernetesApi(config), self.data, site)
+
+
+async def test_a_job_whose_creation_was_answered_but_not_heard_does_not_run_on(
+    tmp_path: Path, claims: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apis, "CALL_S", 3.0)
+    bench = Proxied(tmp_path, claims)
+    async with TcpProxy(load_cluster(claims.kubeconfig).server) as bench.proxy, Lab(bench) as lab:
+        await lab.ended(await lab.launch(lab.sh("true")))
+        spec = lab.spec(lab.waiting())
+        bench.proxy.hold_answers()
+        with pytest.raises(ExecutorUnavailable, match="no answer in time"):
+            await lab.executor.launch(spec)
+        assert any(spec.name in left for left in claims.left()), "nothing was in doubt"
+        bench.proxy.release()
+        await lab.gone(spec.name)
+        assert not [left for left in claims.left() if spec.name in left]
+
+
+async def test_the_log_of_a_pod_that_outlives_its_job_is_whole(bench: ClusterBench) -> None:
+    async with Lab(bench) as lab:
+        argv = lab.py(
+            "import signal, sys, time\n"
+            "def leave(*_):\n"
+            "    for number in range(4):\n"
+            "        print(number, flush=True)\n"
+            "        time.sleep(1)\n"
+            "    print('left', flush=True)\n"
+            "    sys.exit(3)\n"
+            "signal.signal(signal.SIGTERM, leave)\n"
+            "print('up', flush=True)\nsignal.pause()"
+        )
+        name = await lab.launch(argv, grace_s=20.0)
+        await lab.printed(name, b"up\n")
+        bench.ground.kubectl(
+            "delete", "job", name, "-n", bench.ground.namespace, "--cascade=background",
+        )  # fmt: skip
+        await lab.gone(name, within=20)
+        assert lab.log(name) == b"up\n0\n1\n2\n3\nleft\n"
+        told = len(lab.watch.history(name))
+        await lab.executor.remove(name)
+        await until(lambda: len(lab.watch.history(name)) > told, 20)
 
 
 async def test_a_note_of_a_stop_that_cannot_be_removed_holds_up_nobody(bench: ClusterBench) -> None:

@@ -51,6 +51,10 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {message}")
 
 
+class Unanswered(ExecutorUnavailable):
+    """A call was sent, and there was no whole answer: what it asked for may have been done."""
+
+
 class KubernetesApi:
     """Calls and streams, with our credentials; renews them once where they are refused.
 
@@ -59,8 +63,8 @@ class KubernetesApi:
 
     A call or stream raises ``ApiError`` for a definite no, and ``ExecutorUnavailable`` where it
     may be tried again: no connection, no (whole) answer in time, 401 also with new credentials,
-    429, 5xx; its cause is then the ``ApiError``, if there was an answer. After the latter, a POST
-    may or may not have been done.
+    429, 5xx; its cause is then the ``ApiError``, if there was an answer. After a 5xx, and after
+    ``Unanswered``, a POST may or may not have been done.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -145,7 +149,7 @@ class KubernetesApi:
             try:
                 return await response.read()
             except _CUT as error:
-                raise self._unavailable(error) from None
+                raise self._unavailable(error, Unanswered) from None
 
     async def _answer(
         self, session: aiohttp.ClientSession, request: "_Request", limits: aiohttp.ClientTimeout
@@ -189,8 +193,10 @@ class KubernetesApi:
                 proxy=self.config.proxy,
                 allow_redirects=False,  # nobody else gets our token
             )
-        except _CUT as error:
+        except _NOT_SENT as error:
             raise self._unavailable(error) from None
+        except _CUT as error:
+            raise self._unavailable(error, Unanswered) from None
         self.answered_at = asyncio.get_running_loop().time()
         return response
 
@@ -241,8 +247,10 @@ class KubernetesApi:
             return "Log in again, then start the service again, which reads them at its start."
         return "Log in again."
 
-    def _unavailable(self, error: BaseException) -> ExecutorUnavailable:
-        return ExecutorUnavailable(
+    def _unavailable(
+        self, error: BaseException, kind: type[ExecutorUnavailable] = ExecutorUnavailable
+    ) -> ExecutorUnavailable:
+        return kind(
             f"The API server {through(self.config.server, self.config.proxy)} cannot be asked now: "
             f"{_reason_of(error)}.",
             retry_after=1,
@@ -303,6 +311,11 @@ class _Request(Struct, frozen=True):
 
 _VERBS: Final = {"POST": "create", "DELETE": "delete"}
 _TRY_AGAIN: Final = frozenset({401, 408, 429})
+_NOT_SENT: Final = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.ClientHttpProxyError,
+)
 _CUT: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
 

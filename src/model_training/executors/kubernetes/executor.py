@@ -28,7 +28,7 @@ from model_training.crash_points import reached
 from model_training.errors import ExecutorUnavailable, JobRejected
 from model_training.executors.base import Change, Snapshot
 from model_training.executors.kubernetes import paths, stops
-from model_training.executors.kubernetes.api import ApiError, KubernetesApi
+from model_training.executors.kubernetes.api import ApiError, KubernetesApi, Unanswered
 from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.explaining import Explainer
 from model_training.executors.kubernetes.inventory import Inventory
@@ -37,7 +37,12 @@ from model_training.executors.kubernetes.manifest import Site, job_manifest
 from model_training.executors.kubernetes.objects import decode_job
 from model_training.executors.kubernetes.observation import Seen
 from model_training.executors.kubernetes.readiness import Readiness
-from model_training.executors.kubernetes.removal import delete_everything, delete_job, refusal
+from model_training.executors.kubernetes.removal import (
+    delete_everything,
+    delete_job,
+    find_job,
+    refusal,
+)
 from model_training.executors.kubernetes.reporter import Reporter
 from model_training.folders import DataFolder
 from model_training.jobs import JobSpec, JobState, JSONObject, Observation, Resources
@@ -195,7 +200,13 @@ class KubernetesExecutor:
         return self._reporter.now(job)
 
     async def _launch(self, job: Job, manifest: JSONObject) -> None:
-        raw = await self._create(manifest)
+        try:
+            raw = await self._create(manifest)
+        except ExecutorUnavailable as error:
+            if _may_be_done(error):
+                # Its caller hears that it was not, and will ask again, perhaps for another job.
+                self._begin_removal(job)
+            raise
         if raw is None:
             raw = await self._get(job.name)
         reached("launch.created")
@@ -358,7 +369,9 @@ class KubernetesExecutor:
     async def remove(self, name: str) -> None:
         """Delete the Job and everything of it: see ``Executor.remove``."""
         await self._inventory.synced_soon()
-        job = self._inventory.job(name)
+        self._begin_removal(self._inventory.job(name))
+
+    def _begin_removal(self, job: Job) -> None:
         if not job.is_removing:
             job.is_removing = True
             self._start(self._remove(job))
@@ -366,7 +379,11 @@ class KubernetesExecutor:
     async def _remove(self, job: Job) -> None:
         while True:
             try:
-                await delete_everything(self._api, job, self._namespace_of(job))
+                namespace = self._namespace_of(job)
+                await job.launched()
+                if job.row is None and (row := await find_job(self._api, job.name, namespace)):
+                    self._inventory.put(row)  # its creation was in doubt: see _launch
+                await delete_everything(self._api, job, namespace)
                 reached("remove.deleted")
                 await self._collector.forget(job.name)
                 await asyncio.to_thread(self._remove_files, job.name)
@@ -414,6 +431,12 @@ class KubernetesExecutor:
             return False
         age = (datetime.now(UTC) - end).total_seconds()
         return age > self._finished_s and self._collector.is_complete(job.name)
+
+
+def _may_be_done(error: ExecutorUnavailable) -> bool:
+    """Whether a call that failed may have had its effect."""
+    no = error.__cause__
+    return isinstance(error, Unanswered) or (isinstance(no, ApiError) and no.status >= 500)
 
 
 def _age(job: Job) -> datetime:

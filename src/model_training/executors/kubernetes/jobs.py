@@ -20,6 +20,7 @@ from model_training.jobs import JobSpec, JobState, parse_time
 from model_training.names import pipeline_of_foreign_job
 from model_training.strict_json import parse_json
 
+LOOK_S: Final = 2.0  # seconds between two looks of who waits, should a change be missed
 UNKNOWN_OWNER = "unknown"  # of a Job made by somebody else
 
 
@@ -98,6 +99,11 @@ class Job:
         return any(pod.uid in self.live for pod in self.attempts)
 
     @property
+    def may_print(self) -> bool:
+        """Whether the cluster still has a pod of it that has not ended."""
+        return any(pod.uid in self.live and not pod.has_ended for pod in self.attempts)
+
+    @property
     def is_there(self) -> bool:
         """Whether the cluster has anything of it."""
         return self.row is not None or self.has_pods
@@ -144,6 +150,11 @@ class Job:
             async with asyncio.timeout(within_s):
                 await self.changed.wait()
         self.changed = None
+
+    async def launched(self) -> None:
+        """Wait until nobody is creating it."""
+        while self.launches:
+            await self.next_change(LOOK_S)
 
     def case(self, attempt: int) -> Case:
         """What there is to be looked at, in its latest attempt; its Job has been seen."""

@@ -77,7 +77,7 @@ def _of_instance(container: Container, instance: int, pod: PodRow) -> Read | Mis
 
 def _never_ran(container: Container, ended: Terminated) -> bool:
     if ended.startedAt is not None:
-        return ended.startedAt.startswith(_NEVER)
+        return ended.never_started
     # Made up by a kubelet that cannot find the container; there may have been one.
     return (
         ended.reason == _NOT_FOUND
@@ -86,5 +86,4 @@ def _never_ran(container: Container, ended: Terminated) -> bool:
     )
 
 
-_NEVER = "1970-01-01"
 _NOT_FOUND = "ContainerStatusUnknown"

@@ -84,6 +84,16 @@ class Terminated(Struct, frozen=True, gc=False):
     startedAt: str | None = None  # noqa: N815 - the API's own name
     finishedAt: str | None = None  # noqa: N815 - the API's own name
 
+    @property
+    def never_started(self) -> bool:
+        """Whether there was no process at all: then the kubelet gives the beginning of time."""
+        return self.startedAt is not None and self.startedAt.startswith("1970-01-01")
+
+    @property
+    def started(self) -> str | None:
+        """When its process started; None if it never did, or nobody knows."""
+        return None if self.never_started else self.startedAt
+
 
 class ContainerState(Struct, frozen=True, gc=False):
     """Exactly one is set, or none while nothing is known."""

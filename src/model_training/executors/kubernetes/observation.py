@@ -151,7 +151,7 @@ def _stopped_with(end: Terminated, attempt: int) -> Seen:
         state=JobState.STOPPED,
         message=NO_CODE if is_made_up(end) else stop_words(end),
         attempt=attempt,
-        started=end.startedAt,
+        started=end.started,
         finished=end.finishedAt,
         exit_code=None if is_made_up(end) else end.exitCode,
     )
@@ -333,7 +333,7 @@ def _container_waits(case: Case) -> Seen | None:
         return None
     seen = _pending(case, *waiting)
     if before := container.lastState.terminated:  # of a Job that restarts its containers
-        return replace(seen, state=JobState.RUNNING, started=before.startedAt)
+        return replace(seen, state=JobState.RUNNING, started=before.started)
     return seen
 
 
@@ -401,7 +401,7 @@ def _ended(
         reason=reason,
         message=message,
         attempt=case.attempt,
-        started=end.startedAt,
+        started=end.started,
         finished=end.finishedAt,
         exit_code=None if is_made_up(end) else end.exitCode,
     )
@@ -425,7 +425,7 @@ def _started(pod: PodRow | None) -> str | None:
         return None
     if container.state.running:
         return container.state.running.startedAt
-    return container.state.terminated.startedAt if container.state.terminated else None
+    return container.state.terminated.started if container.state.terminated else None
 
 
 def _is_final(case: Case, pod: PodRow) -> bool:

@@ -9,14 +9,13 @@ import msgspec
 from model_training.errors import ExecutorUnavailable, JobRejected
 from model_training.executors.kubernetes import paths
 from model_training.executors.kubernetes.api import ApiError, KubernetesApi
-from model_training.executors.kubernetes.jobs import Job
-from model_training.executors.kubernetes.objects import JobRow
+from model_training.executors.kubernetes.jobs import LOOK_S, Job
+from model_training.executors.kubernetes.objects import JobRow, decode_job
 
 logger = logging.getLogger(__name__)
 
 # What every authorizer's no becomes; a policy's own words come after its name instead.
 _LACKS_RIGHT: Final = re.compile(r'^[\w./-]+(?: "[^"]*")? is forbidden: User "[^"]*" cannot \w+ ')
-LOOK_S: Final = 2.0  # seconds between two looks at what is left, should a change be missed
 
 
 async def delete_job(api: KubernetesApi, row: JobRow, propagation: str = "Foreground") -> None:
@@ -35,14 +34,26 @@ async def delete_job(api: KubernetesApi, row: JobRow, propagation: str = "Foregr
             raise refusal(error, row.namespace) from error
 
 
+async def find_job(api: KubernetesApi, name: str, namespace: str) -> JobRow | None:
+    """The Job of this name, whether a watch has told of it or not.
+
+    Raises:
+        ExecutorUnavailable: it could not be asked for; try again.
+    """
+    try:
+        return decode_job(await api.get(paths.job(namespace, name)))
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise refusal(error, namespace) from error
+
+
 async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> None:
     """Delete the Job and its pods; returns once the cluster has nothing of it.
 
     Raises:
         ExecutorUnavailable: nobody knows how far it got; begin again.
     """
-    while job.launches:
-        await job.next_change(LOOK_S)
     if job.row is not None:
         uid = job.uid
         await delete_job(api, job.row)

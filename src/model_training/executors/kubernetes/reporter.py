@@ -49,9 +49,12 @@ class Reporter:
         self._outputs_claim = outputs_claim
 
     def news_of(self, job: Job) -> Observation | None:
-        """How it is seen now, if that is new; ``gone`` if its Job went away without an end."""
+        """How it is seen now, if that is new; ``gone`` if its Job went away without an end.
+
+        Pods may outlive their Job for a while: as long as they print, their job is not gone.
+        """
         if job.row is None and not job.stop_asked and not self._had_ended(job):
-            return self.gone(job)
+            return self.gone(job) if not job.may_print and self._log_is_whole(job) else None
         seen = self._seen(job)
         return None if seen is None or seen == job.told else self._tell(job, seen)
 

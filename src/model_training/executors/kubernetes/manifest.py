@@ -6,7 +6,6 @@ deploys the pipeline owns it: resources, volumes, secrets, node selectors); our 
 Rejected: templates of text, in which a parameter could become a field.
 """
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +86,7 @@ def job_manifest(spec: JobSpec, site: Site, template: Object | None = None) -> O
 
 def pod_template(spec: JobSpec, site: Site, template: Object | None = None) -> Object:
     """The pod of the Job, all layers together."""
-    pod = copy.deepcopy(template or {})
+    pod = template or {}  # never written to: each layer is a new value
     pod_spec = _ours(pod.get("spec") or {}, spec, site)
     pod_spec = _secured(_with_options(pod_spec, spec))
     metadata: Object = pod.get("metadata") or {}

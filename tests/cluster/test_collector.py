@@ -360,7 +360,7 @@ async def test_a_job_that_is_forgotten_leaves_no_stream_and_can_be_removed(lab: 
     pod = await lab.run("forgotten", *counting(10_000, 100))
     await until(lambda: lab.text("forgotten"), 20)
     # Its state is known: there is no more to see of it that would make the lab look again.
-    await until(lambda: lab.reflector.rows[pod.uid].phase == "Running", 20)
+    await until(lambda: lab.reflector.rows[pod.namespace, pod.name].phase == "Running", 20)
     await lab.collector.forget("forgotten")
     assert not [task for task in asyncio.all_tasks() if "forgotten" in task.get_name()]
 

@@ -128,7 +128,13 @@ class Job:
         self.row = self.last_row = row
 
     def see(self, pod: PodRow) -> None:
-        """Note a pod as it is now."""
+        """Note a pod as it is now; its deletion was asked for when that was first told.
+
+        With the kubelet's last word, that its containers have ended, the API server moves the time.
+        """
+        known = next((each for each in self.pods if each.uid == pod.uid), None)
+        if known is not None and known.deleted is not None and pod.deleted is not None:
+            pod = msgspec.structs.replace(pod, deleted=known.deleted, grace_s=known.grace_s)
         others = (each for each in self.pods if each.uid != pod.uid)
         self.pods = tuple(sorted((*others, pod), key=lambda each: each.order))
         self.live |= {pod.uid}
@@ -166,6 +172,7 @@ class Job:
             events=self.events,
             stop_asked=self.stop_asked,
             timeout_s=spec.timeout_s if spec else None,
+            is_gone=self.row is None,
             is_ours=row.spec is not None,
         )
 

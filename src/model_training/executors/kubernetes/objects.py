@@ -6,6 +6,7 @@ and only the rows are kept: a service follows fifty thousand of them. What many 
 their namespace, is kept once.
 """
 
+from datetime import datetime, timedelta
 from sys import intern
 from typing import Final
 
@@ -16,6 +17,7 @@ from model_training.executors.kubernetes.labels import (
     PARAMETERS_ANNOTATION,
     SPEC_ANNOTATION,
 )
+from model_training.jobs import parse_time
 
 JOB_NAME_LABELS: Final = ("batch.kubernetes.io/job-name", "job-name")
 """set by the job controller on each pod; the second is the older name"""
@@ -126,6 +128,9 @@ class PodRow(Struct, frozen=True, kw_only=True, gc=False):
     job_uid: str
     created: str
     deleted: str | None = None
+    """when it may be killed, once its deletion was asked for"""
+    grace_s: int = 0
+    """seconds from there to that"""
     phase: str = ""
     reason: str = ""
     message: str = ""
@@ -146,6 +151,13 @@ class PodRow(Struct, frozen=True, kw_only=True, gc=False):
     def has_ended(self) -> bool:
         """Whether no container of it will run again."""
         return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def deletion_asked(self) -> datetime | None:
+        """When its deletion was asked for, by the API server's clock; None if it was not."""
+        if self.deleted is None:
+            return None
+        return parse_time(self.deleted) - timedelta(seconds=self.grace_s)
 
     @property
     def training(self) -> Container | None:
@@ -224,6 +236,7 @@ def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
         job_uid=owner.uid,
         created=meta.creationTimestamp,
         deleted=meta.deletionTimestamp,
+        grace_s=meta.deletionGracePeriodSeconds,
         phase=status.phase,
         reason=status.reason,
         message=status.message,
@@ -302,6 +315,7 @@ class _Meta(Struct, gc=False):
     creationTimestamp: str  # noqa: N815
     namespace: str = ""
     deletionTimestamp: str | None = None  # noqa: N815
+    deletionGracePeriodSeconds: int = 0  # noqa: N815
     labels: dict[str, str] = field(default_factory=dict[str, str])
     annotations: dict[str, str] = field(default_factory=dict[str, str])
     ownerReferences: list[_Owner] = field(default_factory=list[_Owner])  # noqa: N815

@@ -79,6 +79,8 @@ class Case:
     """we delete the Job because somebody asked for a stop"""
     timeout_s: float | None = None
     """what the job was given, in seconds; None also where it is not known"""
+    is_gone: bool = False
+    """its Job has left the cluster; its pods follow"""
     is_ours: bool = True
     """made by this service: one pod that fails is the end, unless the cluster took it away"""
 
@@ -87,13 +89,23 @@ class Case:
         """The latest attempt."""
         return self.pods[-1] if self.pods else None
 
+    @property
+    def deletion_asked(self) -> datetime | None:
+        """When somebody asked for the Job to be deleted; None if nobody did, or it is not known.
+
+        A Job that is deleted in the background is gone at once, and its pods tell when that was.
+        """
+        if self.job.deleted is not None:
+            return parse_time(self.job.deleted)
+        return self.pod.deletion_asked if self.is_gone and self.pod else None
+
 
 def look(case: Case) -> Seen | None:
     """What is seen of the job; None where what was seen before still holds."""
     for row in TABLE:
         if seen := row(case):
             return None if _came_of_deletion(case, seen) else seen
-    return None if case.job.deleted else _unrecognised(case)
+    return None if case.job.deleted or case.is_gone else _unrecognised(case)
 
 
 def _came_of_deletion(case: Case, seen: Seen) -> bool:
@@ -101,9 +113,10 @@ def _came_of_deletion(case: Case, seen: Seen) -> bool:
 
     An end that came before is true. Once the Job is gone, the job is one that was removed.
     """
-    if case.job.deleted is None or case.stop_asked or not seen.state.is_terminal:
+    asked = case.deletion_asked
+    if asked is None or case.stop_asked or not seen.state.is_terminal:
         return False
-    return seen.finished is None or seen.finished >= case.job.deleted
+    return seen.finished_at is None or seen.finished_at >= asked
 
 
 # The rows. Each takes the case and knows, or does not.

@@ -2,7 +2,8 @@
 
 *Writing*: calls that wait at the same time share one transaction and so one sync of the disk
 (group commit); a call returns when it is durable. Where a transaction fails, each of its calls
-is tried by itself, so that one that cannot be done does not fail its neighbours.
+is tried by itself, so that one that cannot be done does not fail its neighbours. A call may do
+without a sync: then a power cut, and nothing less, may take it until a later one is synced.
 
 *Reading*: a point read by key takes some 10 us, and handing it to a thread ten times as much, so
 it is done at once, on the event loop: readers never wait for the writer (write-ahead log), and
@@ -61,6 +62,7 @@ class _Call(Generic[T]):
     work: Callable[[sqlite3.Connection], T]
     future: "asyncio.Future[T]"
     loop: asyncio.AbstractEventLoop
+    synced: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Writer:
         self._connection = connection
         self._kept = kept
         self._lost = lost
+        self._synchronous = ""
         self._calls: queue.SimpleQueue[_Call[Any] | None] = queue.SimpleQueue()
         self._is_closed = False
         # A daemon, so that a process that fails before close() can end; nothing that was
@@ -86,8 +89,8 @@ class Writer:
         self._thread = threading.Thread(target=self._serve, name="ledger-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do ``work`` in a transaction; on return it is durable.
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, synced: bool = True) -> T:
+        """Do ``work`` in a transaction; on return it is durable, if ``synced`` by the disk too.
 
         If the caller is cancelled meanwhile, it may still be done.
 
@@ -97,7 +100,7 @@ class Writer:
         if self._is_closed:
             raise LedgerUnavailable(_CLOSED)
         loop = asyncio.get_running_loop()
-        call = _Call(work, loop.create_future(), loop)
+        call = _Call(work, loop.create_future(), loop, synced)
         self._calls.put(call)
         return await call.future
 
@@ -134,6 +137,7 @@ class Writer:
             with translated():
                 if connection.in_transaction:  # the roll-back of the last one failed
                     connection.execute("ROLLBACK")
+                self._sync("FULL" if any(call.synced for call in calls) else "NORMAL")
                 connection.execute("BEGIN IMMEDIATE")
                 results: list[object] = [call.work(connection) for call in calls]
                 connection.execute("COMMIT")
@@ -145,6 +149,12 @@ class Writer:
             raise
         self._kept()
         return results
+
+    def _sync(self, synchronous: str) -> None:
+        """FULL: sync the write-ahead log at each commit; NORMAL: only before it is taken over."""
+        if self._synchronous != synchronous:
+            self._connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._synchronous = synchronous
 
     @staticmethod
     def _deliver(outcomes: list[_Outcome]) -> None:

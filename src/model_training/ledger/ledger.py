@@ -95,6 +95,9 @@ class Ledger:
         ``remove``). A job that is gone and did neither end nor was to be removed has failed, with
         the reason ``RemovedOutside``. Jobs seen for the first time get their place in the list
         by the time of their creation.
+
+        What says nothing of an end is not synced to the disk: an executor keeps its active jobs
+        durably by itself, and tells them again after a power cut; ends it forgets.
         """
         now = datetime.now(UTC)
         # What is accepted comes twice, from the submit and from the executor's own report.
@@ -112,7 +115,8 @@ class Ledger:
                     changed[job.name] = job
             return list(changed.values())
 
-        return await self._writer.run(work)
+        synced = any(seen.gone or seen.state.is_terminal for seen in news)
+        return await self._writer.run(work, synced=synced)
 
     def _apply_one(
         self, db: sqlite3.Connection, seen: Observation, now: datetime

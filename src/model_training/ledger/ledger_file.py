@@ -92,7 +92,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, steps: tuple[str, ...])
     connection.row_factory = sqlite3.Row
     _check_is_ours(connection, path, known=len(steps))
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")  # what was answered survives a power cut
+    connection.execute("PRAGMA synchronous = FULL")  # what was promised survives a power cut
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
     _migrate(connection, steps)
     _check_is_whole(connection, path, steps)

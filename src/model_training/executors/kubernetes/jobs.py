@@ -5,7 +5,7 @@ All of it can be read again from the cluster, but for the stops in ``stops.py``.
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final, cast
@@ -177,19 +177,24 @@ class Job:
         )
 
 
-@lru_cache(maxsize=64)  # a job is looked at several times in a row; keeping all takes 100 MB
 def spec_of(row: JobRow) -> JobSpec:
     """What was wanted: our own record on the Job, or what a Job of others tells."""
     if row.spec is None:
         return _foreign_spec(row)
+    spec = _recorded_spec(row.spec, row.parameters or "{}", row.name, row.namespace)
+    return spec or _foreign_spec(row)  # if somebody edited it
+
+
+@lru_cache(maxsize=64)  # a job is looked at several times in a row; keeping all takes 100 MB
+def _recorded_spec(record: str, parameters: str, name: str, namespace: str) -> JobSpec | None:
     try:
-        record = msgspec.json.decode(row.spec, type=dict[str, object])
-        record["parameters"] = parse_json((row.parameters or "{}").encode())
-        record["created_at"] = parse_time(str(record["created_at"]))
-        spec = msgspec.convert(record, JobSpec)  # unlike from_json, it minds the types
+        fields = msgspec.json.decode(record, type=dict[str, object])
+        fields["parameters"] = parse_json(parameters.encode())
+        fields["created_at"] = parse_time(str(fields["created_at"]))
+        fields |= {"name": name, "namespace": namespace}
+        return msgspec.convert(fields, JobSpec)  # unlike from_json, it minds the types
     except (*_NOT_OURS, MalformedRequest, KeyError):
-        return _foreign_spec(row)  # somebody edited it
-    return replace(spec, name=row.name, namespace=row.namespace)
+        return None
 
 
 _NOT_OURS: Final = (msgspec.MsgspecError, ValueError, RecursionError)

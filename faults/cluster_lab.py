@@ -30,6 +30,7 @@ class ClusterLab(Lab):
     executor = "kubernetes"
     witness = "cluster_witness.py"
     may_refuse = True
+    patience_s = 180.0  # after an outage Kubernetes' own parts wait up to half a minute each
     pieces = 120
     pauses = (0.02, 0.05)
 

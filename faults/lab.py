@@ -32,6 +32,7 @@ class Lab:
     executor = "local"
     witness = "witness.py"
     may_refuse = False
+    patience_s = 60.0  # until what was asked for is expected to have happened
     """a POST may be answered with 503: what the service depends on is broken"""
     pieces = 40
     pauses = (0.005, 0.01, 0.02)
@@ -100,6 +101,7 @@ class Lab:
         folder.mkdir(exist_ok=True)
         defaults = {"MODEL_TRAINING_CONFIG": ""}
         service = Service(folder, *self.executor_options(), *options, **(defaults | variables))
+        service.patience_s = self.patience_s
         self.services.append(service)
         return service
 

@@ -15,7 +15,6 @@ from cluster_lab import ClusterLab
 BLOCK = 5  # rounds until everybody has finished and the witness judges
 BEFORE_S = 2.0  # the longest time that jobs have been running when it breaks
 OUTAGE_S = (1.0, 5.0)  # how long it lasts
-RUNNING_S = 60.0  # until a job of the round runs
 
 Outage = Callable[[ClusterLab], AbstractContextManager[None]]
 
@@ -119,7 +118,7 @@ def some_run(lab: ClusterLab, callers: Callers) -> None:
     already = len(callers.promises)
     callers.send_in()
     now = callers.promises[already:]
-    lab.until(lambda: any(runs(lab, each["name"]) for each in now), "no job runs", RUNNING_S)
+    lab.until(lambda: any(runs(lab, each["name"]) for each in now), "no job runs", lab.patience_s)
     time.sleep(lab.random.uniform(0, BEFORE_S))
 
 

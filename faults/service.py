@@ -50,6 +50,7 @@ class Service:
         self.headers: dict[str, str] = {}
         self.is_up = threading.Event()
         self.started_at = 0.0
+        self.patience_s = 60.0  # see Lab
 
     @property
     def url(self) -> str:
@@ -178,11 +179,12 @@ class Service:
         answer = self.insist("GET", f"/training-jobs/{name}/status")
         return None if answer.status == 404 else answer.json
 
-    def wait_for(self, name: str, *states: str, seconds: float = 60.0) -> dict:
+    def wait_for(self, name: str, *states: str, seconds: float | None = None) -> dict:
         """The job, once it is in one of the states (``ended`` stands for the three ends)."""
         wanted = set(states)
         if "ended" in wanted:
             wanted |= {"succeeded", "failed", "stopped"}
+        seconds = seconds or self.patience_s
         deadline = time.monotonic() + seconds
         while True:
             job = self.status(name)
@@ -192,7 +194,8 @@ class Service:
                 raise RuntimeError(f"{name} is not {'/'.join(states)} in {seconds:g} s: {job}")
             time.sleep(0.02)
 
-    def wait_gone(self, name: str, seconds: float = 60.0) -> None:
+    def wait_gone(self, name: str, seconds: float | None = None) -> None:
+        seconds = seconds or self.patience_s
         deadline = time.monotonic() + seconds
         while (job := self.status(name)) is not None:
             if time.monotonic() > deadline:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.explaining import Explainer
@@ -13,7 +14,7 @@ from model_training.executors.kubernetes.objects import Condition, JobRow, PodRo
 from model_training.executors.kubernetes.reporter import Reporter
 from model_training.executors.kubernetes.stops import Stop, read_stops, write_stop
 from model_training.folders import DataFolder
-from model_training.jobs import JobState
+from model_training.jobs import JobState, parse_time
 
 pytestmark = pytest.mark.anyio
 
@@ -58,6 +59,16 @@ def test_a_pod_with_just_the_label_is_not_the_jobs():
     assert job.has_pods
     job.lose(pod("own", "u"))
     assert not job.has_pods
+
+
+def test_the_deletion_of_a_pod_was_asked_for_when_that_was_first_told():
+    """The API server moves the time once the kubelet says that its containers have ended."""
+    job = Job(NAME)
+    job.take(row())
+    times = ["2026-01-01T00:00:30Z", "2026-01-01T00:00:07Z"]
+    for deleted, grace_s in zip(times, (30, 0), strict=True):
+        job.see(replace(pod("own", "u"), deleted=deleted, grace_s=grace_s))
+    assert job.attempts[0].deletion_asked == parse_time(CREATED)
 
 
 def test_a_stop_is_not_meant_for_a_namesake(tmp_path: Path):

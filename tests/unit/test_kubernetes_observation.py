@@ -3,6 +3,7 @@
 Every row itself is produced on a cluster: ``tests/cluster/status_cases.py``.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ def case(state: ContainerState, job: dict[str, Any] | None = None, **pod: Any) -
     """A job of ours with one pod, whose container is in this state."""
     same = {"namespace": "n", "resource_version": "1", "created": SECONDS[0]}
     return Case(
-        job=JobRow(**same, name="model-training-a", uid="j", spec="{}", **(job or {})),
+        job=JobRow(**same, name="model-training-a", uid="j", **({"spec": "{}"} | (job or {}))),
         pods=(
             PodRow(
                 **same, name="p", uid="p", job="model-training-a", job_uid="j", main="training",
@@ -50,6 +51,30 @@ def test_an_end_counts_if_it_came_before_others_deleted_the_job(second: int, is_
     """Times are whole seconds: an end in the same one is taken for the deletion's doing."""
     seen = look(case(ended(second), {"deleted": SECONDS[2]}, phase="Failed"))
     assert (seen is not None) == is_told
+
+
+@pytest.mark.parametrize(("second", "is_told"), [(0, True), (1, False), (2, False)])
+def test_of_a_job_that_is_gone_its_pod_tells_when_its_deletion_was_asked_for(
+    second: int, is_told: bool
+):
+    """Deleted in the background, a Job is gone at once; its pod may be killed after its grace."""
+    left = replace(case(ended(second), phase="Failed", deleted=SECONDS[3], grace_s=2), is_gone=True)
+    assert (look(left) is not None) == is_told
+
+
+def test_a_pod_that_others_delete_does_not_take_its_end_from_a_job_that_is_there():
+    seen = look(case(ended(2), phase="Failed", deleted=SECONDS[3], grace_s=2))
+    assert seen is not None
+    assert seen.state is JobState.FAILED
+
+
+def test_a_process_that_never_was_has_no_beginning():
+    """The kubelet gives the beginning of time."""
+    never = Terminated(128, reason="Error", startedAt="1970-01-01T00:00:00Z", finishedAt=SECONDS[1])
+    for job in ({}, {"spec": None}):  # ours, and one of others that will be tried again
+        seen = look(case(ContainerState(terminated=never), job, phase="Failed"))
+        assert seen is not None
+        assert seen.started is None
 
 
 def test_a_job_that_others_delete_is_what_it_was_until_it_ends():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from model_training.jobs import JobState, Resources, first_record
 from model_training.ledger.ledger import JobFilter, Ledger
+from model_training.ledger.ledger_file import open_file
 from tests.unit.ledger_jobs import START, names, seen, spec
 
 pytestmark = pytest.mark.anyio
@@ -19,6 +20,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
+FULL = 2  # SQLite's number for a sync at each commit
 TIMES = st.datetimes(timezones=st.just(UTC))
 
 
@@ -70,6 +72,26 @@ def test_a_job_comes_back_as_it_went_in(parameters, message, texts, created_at, 
                 await ledger.close()
 
     asyncio.run(there_and_back())
+
+
+async def test_a_power_cut_may_take_only_what_an_executor_tells_again(tmp_path):
+    opened = open_file(tmp_path / "ledger.sqlite3")
+    ledger = Ledger(opened.writer, tmp_path / "ledger.sqlite3", created=opened.created)
+    one, other = spec(1), spec(2)
+
+    def is_synced():
+        return opened.writer.execute("PRAGMA synchronous").fetchone()[0] == FULL
+
+    await ledger.apply([seen(one), seen(other)])
+    await ledger.apply([seen(one, JobState.RUNNING, 2)])
+    assert not is_synced()
+    await ledger.ask(other.name, "stop", "ann", START)
+    assert is_synced()
+    await ledger.apply([seen(other, JobState.STOPPING, 2)])
+    assert not is_synced()
+    await ledger.apply([seen(other, JobState.STOPPED, 3), seen(one, JobState.RUNNING, 3)])
+    assert is_synced()
+    await ledger.close()
 
 
 async def test_the_digest_at_the_start_replaces_the_one_at_acceptance(ledger):

@@ -1,9 +1,7 @@
 """The API server goes away and comes back: the reflector knows, and is in step soon after."""
 
 import asyncio
-import itertools
 import time
-from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,36 +12,13 @@ from model_training.executors.kubernetes.api import KubernetesApi
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.objects import JobRow, decode_job
 from testbed.control_plane import ControlPlane
-from tests.cluster.reflector_lab import Followed, Namespace, following, running, settled
+from tests.cluster.reflector.lab import Followed, Namespace, following, running, settled
 from tests.cluster.tcp_proxy import TcpProxy
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
 
 RECOVERY_S = 10.0  # every state is right within so long after the end of a fault
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("outages") / "plane") as made:
-        yield made
-
-
-@pytest.fixture
-def namespace(plane: ControlPlane) -> Namespace:
-    return Namespace(plane, f"outages-{next(_numbers)}")
-
-
-@pytest.fixture
-async def proxy(plane: ControlPlane) -> AsyncGenerator[TcpProxy]:
-    async with TcpProxy(plane.url) as made:
-        yield made
 
 
 def allow_to_follow_jobs(namespace: Namespace) -> None:

@@ -1,8 +1,6 @@
 """A reflector of a real API server: nothing is missed, nothing comes twice."""
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator, Iterator
 
 import msgspec
 import pytest
@@ -10,36 +8,11 @@ import pytest
 from model_training.executors.kubernetes import reflector
 from model_training.executors.kubernetes.labels import SPEC_ANNOTATION
 from model_training.executors.kubernetes.objects import JobRow, decode_job
-from testbed.control_plane import ControlPlane
-from tests.cluster.reflector_lab import Namespace, following, settled
+from tests.cluster.reflector.lab import Namespace, following, settled
 from tests.cluster.tcp_proxy import TcpProxy
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
-
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    with ControlPlane(tmp_path_factory.mktemp("reflector") / "plane") as made:
-        yield made
-
-
-@pytest.fixture
-def namespace(plane: ControlPlane) -> Namespace:
-    return Namespace(plane, f"reflector-{next(_numbers)}")
-
-
-@pytest.fixture
-async def proxy(plane: ControlPlane) -> AsyncGenerator[TcpProxy]:
-    async with TcpProxy(plane.url) as made:
-        yield made
 
 
 def short_watches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,9 @@ class Lab:
     executor = "local"
     witness = "witness.py"
     may_refuse = False
-    patience_s = 60.0  # until what was asked for is expected to have happened
     """a POST may be answered with 503: what the service depends on is broken"""
+    patience_s = 60.0
+    """until what was asked for is expected to have happened"""
     pieces = 40
     pauses = (0.005, 0.01, 0.02)
 

@@ -51,8 +51,8 @@ class ApiError(Exception):
         super().__init__(f"{status} {reason}: {message}")
 
 
-class Unanswered(ExecutorUnavailable):
-    """A call was sent, and there was no whole answer: what it asked for may have been done."""
+class Unanswered(Exception):
+    """A call was sent, and no whole answer came: it may have been done. Stays in this package."""
 
 
 class KubernetesApi:
@@ -63,8 +63,8 @@ class KubernetesApi:
 
     A call or stream raises ``ApiError`` for a definite no, and ``ExecutorUnavailable`` where it
     may be tried again: no connection, no (whole) answer in time, 401 also with new credentials,
-    429, 5xx; its cause is then the ``ApiError``, if there was an answer. After a 5xx, and after
-    ``Unanswered``, a POST may or may not have been done.
+    429, 5xx. Its cause is then the ``ApiError``, if there was an answer, or ``Unanswered``; after
+    that, and after a 5xx, a POST may or may not have been done.
     """
 
     def __init__(self, config: ClusterConfig) -> None:
@@ -149,7 +149,7 @@ class KubernetesApi:
             try:
                 return await response.read()
             except _CUT as error:
-                raise self._unavailable(error, Unanswered) from None
+                raise self._unavailable(error) from Unanswered()
 
     async def _answer(
         self, session: aiohttp.ClientSession, request: "_Request", limits: aiohttp.ClientTimeout
@@ -196,7 +196,7 @@ class KubernetesApi:
         except _NOT_SENT as error:
             raise self._unavailable(error) from None
         except _CUT as error:
-            raise self._unavailable(error, Unanswered) from None
+            raise self._unavailable(error) from Unanswered()
         self.answered_at = asyncio.get_running_loop().time()
         return response
 
@@ -215,7 +215,7 @@ class KubernetesApi:
             async with asyncio.timeout(CALL_S):  # a stream has no deadline of its own
                 body = await _up_to(response.content, _NO_BYTES)
         except _CUT as error:
-            raise self._unavailable(error) from None
+            raise self._unavailable(error) from Unanswered()
         try:
             status = msgspec.json.decode(body, type=_Status)
         except (msgspec.DecodeError, ValueError):  # of a gateway, or of the kubelet
@@ -247,10 +247,8 @@ class KubernetesApi:
             return "Log in again, then start the service again, which reads them at its start."
         return "Log in again."
 
-    def _unavailable(
-        self, error: BaseException, kind: type[ExecutorUnavailable] = ExecutorUnavailable
-    ) -> ExecutorUnavailable:
-        return kind(
+    def _unavailable(self, error: BaseException) -> ExecutorUnavailable:
+        return ExecutorUnavailable(
             f"The API server {through(self.config.server, self.config.proxy)} cannot be asked now: "
             f"{_reason_of(error)}.",
             retry_after=1,

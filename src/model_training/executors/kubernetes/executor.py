@@ -435,8 +435,8 @@ class KubernetesExecutor:
 
 def _may_be_done(error: ExecutorUnavailable) -> bool:
     """Whether a call that failed may have had its effect."""
-    no = error.__cause__
-    return isinstance(error, Unanswered) or (isinstance(no, ApiError) and no.status >= 500)
+    why = error.__cause__
+    return isinstance(why, Unanswered) or (isinstance(why, ApiError) and why.status >= 500)
 
 
 def _age(job: Job) -> datetime:

@@ -231,6 +231,7 @@ EVICTED = Told(
         **container(volumeMounts=[{"name": "scratch", "mountPath": "/scratch"}]),
     },
     begin=ours("dd if=/dev/zero of=/scratch/file bs=1M count=8; sleep 300"),
+    lasts=False,  # the node may say later that it does not find the container any more
 )  # fmt: skip
 """needs a node that limits what pods write, as nodes do by default and that of testbed does not"""
 LOST_NODE = Told(

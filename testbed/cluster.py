@@ -156,6 +156,8 @@ class Cluster(ControlPlane):
             self.node.prepare((OPEN_REGISTRY, LOGIN_REGISTRY))
         elif name in ("kube-scheduler", "kubelet", "kube-proxy"):
             self._client_config(name)
+        if name == "kubelet":
+            self.wait_ready("containerd")  # one that is refused at its start ends
 
     def _endpoint_flags(self) -> tuple[str, ...]:
         return ()  # the service `kubernetes` leads pods to our address

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from testbed import cri
 from testbed.api import Api
 from testbed.binaries import packages_folder, programs_folder
 from testbed.components import Component
@@ -55,7 +56,7 @@ class Node:
         return {
             "containerd": Component(
                 (str(programs / "containerd"), f"--config={self.folder}/containerd.toml"),
-                self.socket.is_socket,
+                lambda: cri.serves(self.socket),
                 path,
             ),
             "kubelet": Component(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import images
+from testbed import cri, images
 from testbed.cluster import DIGITS, LOGIN_REGISTRY, Cluster
 from testbed.errors import ClusterError
 from testbed.registries import LOGIN
@@ -146,3 +146,15 @@ def test_a_paused_component_is_noticed(cluster: Cluster):
     finally:
         cluster.resume("kube-proxy")
     cluster.wait_ready("kube-proxy")
+
+
+def test_a_runtime_is_ready_once_it_answers_and_not_once_it_listens(cluster: Cluster):
+    # A kubelet that asks in between ends.
+    assert cri.serves(cluster.node.socket)
+    cluster.pause("containerd")
+    try:
+        assert cluster.node.socket.is_socket()
+        assert not cri.serves(cluster.node.socket, seconds=0.2)
+    finally:
+        cluster.resume("containerd")
+    cluster.wait_ready("containerd", "kubelet")

@@ -27,7 +27,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from witness import Witness, sit, without
+from witness import Witness, alike, sit, without
 
 STEP_S = 10.0  # seconds after the recovery until every state is right
 LEFT_S = 10.0  # seconds until a stopped job's pod has left, whose end is told before
@@ -166,6 +166,14 @@ class ClusterWitness(Witness):
             return True
         return super().is_true_end(promised, job, starts, left)
 
+    def judge_job(self, promised: dict, job: dict) -> None:
+        before = len(self.violations)
+        super().judge_job(promised, job)
+        if len(self.violations) > before and self.place["cuts"]:
+            wrote = (Path(self.case["truth"]) / job["name"]).stat().st_mtime
+            near = [(round(wrote - a, 2), round(wrote - b, 2)) for a, b in self.place["cuts"]]
+            self.violations[-1] += f"; it wrote last so long after begin and end of cuts: {near}"
+
     def ended_in_cut(self, name: str) -> bool:
         """Whether the last that the job wrote down fell into the runtime's absence."""
         wrote = (Path(self.case["truth"]) / name).stat().st_mtime
@@ -177,7 +185,7 @@ class ClusterWitness(Witness):
         return whole.replace(b"\r\n", b"\n")
 
     def may_have_gaps(self, promised: dict) -> bool:
-        return promised["stop"]
+        return promised["stop"] or promised["delete"]
 
     def is_whole(
         self, promised: dict, log: bytes, wanted: bytes, missing: list[tuple[int, int]]
@@ -209,13 +217,6 @@ class ClusterWitness(Witness):
             self.unavoidable["torn by containerd"] += 1
             wanted = without(wanted, [(same, found)])
         return wanted
-
-
-def alike(one: bytes, other: bytes) -> int:
-    """How many bytes both begin with."""
-    pairs = zip(one, other, strict=False)
-    differs = (number for number, (a, b) in enumerate(pairs) if a != b)
-    return next(differs, min(len(one), len(other)))
 
 
 if __name__ == "__main__":

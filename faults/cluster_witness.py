@@ -30,7 +30,8 @@ from pathlib import Path
 from witness import Witness, alike, sit, without
 
 STEP_S = 10.0  # seconds after the recovery until every state is right
-LEFT_S = 10.0  # seconds until a stopped job's pod has left, whose end is told before
+LEFT_S = 60.0  # seconds until a stopped job's pod has left, whose end is told before
+ENDING_S = 1.0  # at most, from a job's last note to its end, and to containerd's knowing of it
 TORN_BYTES = 16 * 1024  # of containerd's buffer
 NOT_STARTED = ("failed", "StartFailed", None)
 MADE_UP = ("failed", "Error", None)
@@ -177,7 +178,7 @@ class ClusterWitness(Witness):
     def ended_in_cut(self, name: str) -> bool:
         """Whether the last that the job wrote down fell into the runtime's absence."""
         wrote = (Path(self.case["truth"]) / name).stat().st_mtime
-        return any(began <= wrote <= ended for began, ended in self.place["cuts"])
+        return any(began - ENDING_S <= wrote <= ended for began, ended in self.place["cuts"])
 
     def printed(self, promised: dict, pieces: int) -> bytes:
         whole = super().printed(promised, pieces)

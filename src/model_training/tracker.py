@@ -93,7 +93,9 @@ class Tracker:
             present = await self._record_all(event.observations)
             if isinstance(event, Snapshot):
                 # Jobs that were accepted while the snapshot was recorded have not vanished.
-                self.tell(await self._ledger.vanished(present, up_to=newest))
+                vanished = await self._ledger.missing(present, up_to=newest)
+                await self._executor.write_off(vanished)
+                self.tell(await self._ledger.vanish(vanished))
                 if self._ledger.created:
                     await self._ledger.note_rebuilt()
                 self.synced.set()

@@ -81,6 +81,8 @@ class Story:
     order: list[str] = field(default_factory=list[str])
     """of those in the rebuilt ledger"""
     logs: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    gaps: dict[str, str] = field(default_factory=dict[str, str])
+    """where their logs have some"""
     orphans: dict[str, bool] = field(default_factory=dict[str, bool])
     """whether a pod without its Job was there before our DELETE, and after it"""
     held: Object = field(default_factory=dict[str, object])
@@ -131,7 +133,7 @@ async def tell(lab: Lab, server: Server) -> Story:
     await asyncio.gather(*(begin(lab, story, *each) for each in LATE))
     await asyncio.gather(*(
         lab.ask(method, f"/training-jobs/{story.names[name]}{more}")
-        for method, name, more in (("POST", "being stopped", "/stop"), ("DELETE", "deleting", ""))
+        for method, name, more in ASKED
     ))  # fmt: skip
     story.before = await records(lab, story)
     await server.kill()
@@ -140,7 +142,10 @@ async def tell(lab: Lab, server: Server) -> Story:
     await settle(lab, story)
     story.after = await records(lab, story)
     story.listed = await listed(lab)
-    story.logs = {name: await lab.log(story.names[name]) for name in story.after}
+    for name in story.after:
+        answer = await lab.ask("GET", f"/training-jobs/{story.names[name]}")
+        story.logs[name] = answer.content
+        story.gaps[name] = answer.headers.get("model-training-gaps", "")
     await remove_orphans(lab, story)
     await server.kill()
     server.lose_ledger()
@@ -150,11 +155,18 @@ async def tell(lab: Lab, server: Server) -> Story:
     return story
 
 
+ASKED = [
+    ("POST", "being stopped", "/stop"),
+    ("POST", "being stopped, gone meanwhile", "/stop"),
+    ("DELETE", "deleting", ""),
+]
+
 BEGINNINGS: list[tuple[str, str, dict[str, str]]] = [
     ("running", LAST_WORDS, {"timeout": "1h", "memory": "64Mi", "cpu": "0.1", "grace": "5"}),
     ("pending", "true", {"cpu": "500"}),
     ("ends meanwhile", "echo words; sleep 5; exit 4", {}),
     ("being stopped", "trap '' TERM; echo words; sleep 300 & wait; sleep 300", {"grace": "12"}),
+    ("being stopped, gone meanwhile", LAST_WORDS, {"grace": "2"}),
     ("deleting", "trap '' TERM; echo words; sleep 300 & wait; sleep 300", {"grace": "12"}),
     ("ended", "echo words; exit 3", {}),
     *((f"ended, TTL, {when}", "echo words", {}) for when in ("up", "down")),
@@ -212,6 +224,7 @@ async def happen_meanwhile(lab: Lab, story: Story) -> None:
         ended(lab, story.names[name]) for name in story.names if name.startswith("ends meanwhile")
     ))  # fmt: skip
     await lab.delete_job(story.names["ends meanwhile, and is deleted"], "Background")
+    await gone(lab, story.names["being stopped, gone meanwhile"])
     held = story.names["ends meanwhile, and is being deleted"]
     await asyncio.sleep(1.1)  # an end in the same second as its deletion counts as its doing
     await lab.patch("job", held, {"metadata": {"finalizers": [HELD]}})
@@ -293,6 +306,20 @@ def test_a_stop_goes_on(story: Story):
     record = story.after["being stopped"]
     assert (record["state"], record["exit_code"]) == ("stopped", 137)
     assert story.logs["being stopped"] == b"words\n"
+
+
+def test_a_stop_that_nobody_saw_happen_is_told_as_such(story: Story):
+    record = story.after["being stopped, gone meanwhile"]
+    assert (record["state"], record["exit_code"]) == ("stopped", None)
+    assert "nobody saw" in record["message"]
+
+
+def test_a_log_has_a_gap_where_a_job_went_while_nobody_looked(story: Story):
+    gone = {f"running, deleted {how}, down" for how in OTHERS}
+    gone |= {"running, deleted alone, up", "being stopped, gone meanwhile"}
+    gone |= {"ends meanwhile, and is deleted"}
+    assert {name for name, gaps in story.gaps.items() if gaps} == gone
+    assert {story.gaps[name] for name in gone} == {"6-7"}
 
 
 def test_a_delete_goes_on(story: Story):

@@ -78,6 +78,9 @@ class ServerProcess:
     async def remove(self, name: str) -> None:
         await self._call("remove", name)
 
+    async def write_off(self, names: Iterable[str]) -> None:
+        await self._call("write_off", list(names))
+
     async def settle(self, names: Iterable[str]) -> None:
         await self._call("settle", list(names))
 

@@ -11,6 +11,7 @@ from model_training.executors.kubernetes.explaining import Explainer
 from model_training.executors.kubernetes.inventory import Inventory
 from model_training.executors.kubernetes.jobs import UNKNOWN_OWNER, Job
 from model_training.executors.kubernetes.objects import Condition, JobRow, PodRow
+from model_training.executors.kubernetes.observation import gone_after_stop
 from model_training.executors.kubernetes.reporter import Reporter
 from model_training.executors.kubernetes.stops import Stop, read_stops, write_stop
 from model_training.folders import DataFolder
@@ -100,3 +101,37 @@ async def test_an_end_whose_log_is_still_copied_is_never_told_as_nothing(tmp_pat
     seen = reporter.news_of(job)
     assert seen is not None
     assert (seen.state, seen.gone) == (JobState.PENDING, False)
+
+
+async def test_what_a_list_lacks_went_while_nobody_looked():
+    api: Any = None  # never asked
+    told: list[tuple[bool, bool]] = []
+
+    def changed(job: Job) -> None:
+        told.append((job.is_unseen, job.is_there))
+
+    inventory = Inventory(api, "n", all_namespaces=False, changed=changed)
+    for reflector, each in ((inventory._jobs, row("first")), (inventory._pods, pod("p", "first"))):
+        store = reflector._store
+        store.set(each)
+        store.remove(("n", each.name), 2)
+        store.set(each)
+        store.end_list({}, 3)
+    assert told == [(False, True), (False, False), (False, True), (True, False)] * 2
+
+
+def test_who_is_found_being_deleted_may_have_run_before():
+    job = Job(NAME)
+    job.take(row("first", deleted=CREATED))
+    assert job.is_unseen
+    job.see(pod("p", "first"))
+    assert not job.is_unseen
+    job = Job(NAME)
+    job.see(pod("p", "first"))
+    job.take(row("first", deleted=CREATED))
+    assert not job.is_unseen
+
+
+def test_a_stopped_job_that_nobody_saw_go_is_not_told_as_one_that_never_started():
+    assert "before it started" in str(gone_after_stop((), 1, None).message)
+    assert "nobody saw" in str(gone_after_stop((), 1, None, is_unseen=True).message)

@@ -174,8 +174,17 @@ async def test_a_job_accepted_after_the_snapshot_is_not_missing_from_it(ledger):
     await ledger.apply([seen(spec(1))])
     before_the_snapshot = await ledger.newest()
     await ledger.apply([seen(spec(2))])
-    (missing,) = await ledger.vanished(set(), up_to=before_the_snapshot)
-    assert missing.name == spec(1).name
+    assert await ledger.missing(set(), up_to=before_the_snapshot) == [spec(1).name]
+    assert await ledger.missing({spec(2).name}) == [spec(1).name]
+
+
+async def test_who_is_deleted_or_has_ended_meanwhile_has_not_vanished(ledger):
+    await ledger.apply([seen(spec(number)) for number in (1, 2, 3)])
+    missing = await ledger.missing(set())
+    await ledger.apply([seen(spec(1), JobState.SUCCEEDED, 2)])
+    await ledger.ask(spec(2).name, "delete", "ann", START)
+    (vanished,) = await ledger.vanish(missing)
+    assert (vanished.name, vanished.reason) == (spec(3).name, "RemovedOutside")
 
 
 async def test_the_history_holds_each_state_and_reason_once(ledger):

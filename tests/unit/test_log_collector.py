@@ -204,6 +204,58 @@ async def test_a_pod_that_went_while_we_were_away_leaves_a_gap(lab: Lab):
     assert "not known" in lab.reasons()
 
 
+UNSEEN = {"nobody": (), "one that waited": (pod(state={"waiting": {}}, phase="Pending"),)}
+
+
+@pytest.mark.parametrize("pods", UNSEEN.values(), ids=UNSEEN)
+@pytest.mark.parametrize("is_unseen", [True, False])
+async def test_a_pod_that_may_have_run_while_nobody_looked_leaves_a_gap(
+    pods: tuple[PodRow, ...], is_unseen: bool, lab: Lab
+):
+    async with lab.collector:
+        lab.look(*pods)
+        lab.collector.look("j", (), is_unseen=is_unseen)
+        await lab.complete()
+    assert ("not known" in lab.reasons()) == is_unseen
+    lab.make()
+    async with lab.collector:
+        lab.look()
+        await lab.complete()
+    assert len(lab.view().gaps()) == is_unseen
+
+
+async def test_a_log_that_was_copied_whole_has_no_gap_though_nobody_saw_the_pod_go(lab: Lab):
+    async with lab.collector:
+        await lab.follow(b"a\n")
+        lab.kubelet.error = NOT_FOUND
+        lab.look(ended())
+        lab.collector.look("j", (), is_unseen=True)
+        await lab.complete()
+    assert (lab.text(), lab.reasons()) == (b"a\n", "")
+
+
+@pytest.mark.parametrize("printed", [b"", b"a\n"])
+async def test_who_vanished_has_a_gap_in_the_log(printed: bytes, lab: Lab):
+    async with lab.collector:
+        if printed:
+            await lab.follow(printed)
+    lab.make()
+    async with lab.collector:
+        await lab.collector.write_off("j")
+        assert lab.text() == printed + b"<gap>"
+        await lab.collector.write_off("j")
+        assert len(lab.view().gaps()) == 1
+        assert not lab.collector.is_complete("j")
+
+
+async def test_what_the_disk_does_not_take_of_who_vanished_is_left_out(lab: Lab):
+    folder = lab.data.job("j").path
+    folder.parent.mkdir(parents=True)
+    folder.write_text("in the way")
+    async with lab.collector:
+        await lab.collector.write_off("j")
+
+
 async def test_a_gap_is_noted_once_however_often_we_are_killed_behind_it(lab: Lab):
     async with lab.collector:
         await lab.follow(b"a\n")

@@ -108,6 +108,13 @@ class Executor(Protocol):
         """
         ...
 
+    async def write_off(self, names: Iterable[str]) -> None:
+        """These jobs vanished: nobody saw how they went, and no more will be told of them.
+
+        Returns once their logs say what may be missing.
+        """
+        ...
+
     async def settle(self, names: Iterable[str]) -> None:
         """The ends of these jobs are recorded durably; snapshots may leave them out.
 

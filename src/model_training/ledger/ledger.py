@@ -8,7 +8,7 @@ return. What follows from it is decided in ``records.py``, how the file is kept 
 
 import asyncio
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, cast
@@ -154,26 +154,29 @@ class Ledger:
             self._versions.forget(after.job.name)
         return after.job
 
-    async def vanished(
-        self, present: Collection[str], *, up_to: int | None = None
-    ) -> list[TrainingJob]:
-        """After a snapshot: active jobs that are not in it have failed, ``RemovedOutside``.
-
-        Those being deleted are left as they are: ``deleting()`` names them, and removing them
-        again yields ``gone``.
+    async def missing(self, present: Collection[str], *, up_to: int | None = None) -> list[str]:
+        """After a snapshot: the active jobs that are not in it, but for those being deleted.
 
         Args:
             present: the names in the snapshot.
             up_to: what ``newest()`` said before the snapshot was asked for. Jobs that were
                 accepted later are not missing from it. None: nothing was accepted meanwhile.
         """
-        now = datetime.now(UTC)
-        names = frozenset(present)
         values = {"up_to": ABOVE_ALL if up_to is None else up_to}
+        known = frozenset(present)
+        return [n for n in await self._names(QUERIES["active"], values) if n not in known]
+
+    async def vanish(self, names: Iterable[str]) -> list[TrainingJob]:
+        """Jobs that are missing have failed, ``RemovedOutside``; the jobs that did, as they are.
+
+        Passed over is what has ended since or is being deleted: ``deleting()`` names those, and
+        removing them again yields ``gone``.
+        """
+        now = datetime.now(UTC)
 
         def work(db: sqlite3.Connection) -> list[TrainingJob]:
-            rows = db.execute(QUERIES["active"], values)
-            missing = [entry_of(row) for row in rows if row["name"] not in names]
+            entries = [entry for name in names if (entry := _find(db, name))]
+            missing = [each for each in entries if not each.ended and not each.asked.delete]
             return [self._change(db, entry, vanish(entry, now), now) for entry in missing]
 
         return await self._writer.run(work)
@@ -223,7 +226,7 @@ class Ledger:
         values = {"moment": format_time(moment), "limit": limit}
         return await self._names(QUERIES["ended_before"], values)
 
-    async def _names(self, query: str, values: dict[str, str] | dict[str, str | int]) -> list[str]:
+    async def _names(self, query: str, values: Mapping[str, str | int]) -> list[str]:
         return await self._readers.run(
             lambda db: [row["name"] for row in db.execute(query, values)]
         )

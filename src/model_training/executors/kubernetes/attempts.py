@@ -51,6 +51,7 @@ class Attempt:
         self._is_saved = is_saved
         self._pod: PodRow | None = None
         self._is_gone = False
+        self._is_unseen = False
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reading: Read | None = None
@@ -68,11 +69,16 @@ class Attempt:
             self._pod = pod
             self._wake()
 
-    def lose(self) -> None:
-        """The pod is gone."""
+    def lose(self, *, is_unseen: bool) -> None:
+        """The pod is gone; if nobody saw how, it may have run since it was last seen."""
         if not self.is_complete and not self._is_gone:
-            self._is_gone = True
+            self._is_gone, self._is_unseen = True, is_unseen
             self._wake()
+
+    async def concluded(self, within_s: float) -> None:
+        """Wait until what can be written down about the end of a lost one is."""
+        if self._task is not None:
+            await asyncio.wait([self._task], timeout=within_s)
 
     async def close(self) -> None:
         """Stop copying; what is there stays, and another ``Attempt`` goes on from it."""
@@ -172,8 +178,15 @@ class Attempt:
         if self._is_begun and (self._copier.is_whole or never_ran):
             await self._copier.finish(source.container, source.instance)
         else:
-            is_lost = self._is_begun or (step is not None and not never_ran)
-            await self._complete(_GONE if self._pod is None or is_lost else None)
+            is_lost = self._is_begun or (step is not None and not never_ran) or self._may_have_run
+            await self._complete(_GONE if is_lost else None)
+
+    @property
+    def _may_have_run(self) -> bool:
+        """Whether its pod may have printed what nobody asked for."""
+        if self._pod is None:
+            return True
+        return self._is_unseen and self._copier.source.container != self._pod.main
 
     @property
     def _is_begun(self) -> bool:

@@ -67,11 +67,12 @@ class Collector:
         jobs, self._jobs = self._jobs, {}
         await asyncio.gather(*(a.close() for job in jobs.values() for a in job.attempts.values()))
 
-    def look(self, job: str, pods: Sequence[PodRow]) -> None:
+    def look(self, job: str, pods: Sequence[PodRow], *, is_unseen: bool = False) -> None:
         """The job has these pods now: all that there are, those being deleted too, or none.
 
         A pod that was known and is not among them is gone. Not before all pods are known: after
-        a start, the log of an attempt whose pod is missing has a gap for ever.
+        a start, the log of an attempt whose pod is missing has a gap for ever. ``is_unseen``: they
+        went while nobody looked, and may have printed what nobody knows of.
         """
         known = self._jobs.get(job)
         if known is None:
@@ -79,9 +80,10 @@ class Collector:
             self._has_read.clear()
             self._arrived.set()
         elif known is _NOTHING:
-            if not pods:
+            if not pods and not is_unseen:
                 return
             known = self._jobs[job] = _Job(is_read=True)
+        known.is_unseen = is_unseen
         known.pods = {pod.uid: pod for pod in pods}
         known.seen |= known.pods
         if known.is_read:
@@ -114,6 +116,17 @@ class Collector:
         known = self._jobs.get(job)
         return sum(attempt.copied for attempt in known.attempts.values()) if known else 0
 
+    async def write_off(self, job: str) -> None:
+        """The cluster has nothing of the job, and nobody saw it go: its log says that with a gap.
+
+        What the disk does not take is left out.
+        """
+        self.look(job, (), is_unseen=True)
+        await self.read_all()
+        known = self._jobs[job]
+        await asyncio.gather(*(a.concluded(_DISK_RETRY_S) for a in known.attempts.values()))
+        await self.forget(job)
+
     async def forget(self, job: str) -> None:
         """Stop copying, and close all files: the folder of the job is about to be removed."""
         known = self._jobs.pop(job, None)
@@ -132,7 +145,7 @@ class Collector:
             for name, job in jobs.items():
                 if self._jobs.get(name) is not job:
                     continue  # forgotten meanwhile
-                if name in sources and not sources[name] and not job.seen:
+                if name in sources and not sources[name] and not job.seen and not job.is_unseen:
                     self._jobs[name] = _NOTHING
                     self._done(name)
                 elif name in sources:
@@ -176,8 +189,11 @@ class Collector:
                 )
             if attempt := job.attempts.get(uid):
                 attempt.look(pod)
+        if job.is_unseen and not job.numbers:
+            job.latest = job.numbers[""] = 1
+            job.attempts[""] = self._attempt(name, 1, Source(pod=""), is_saved=True)
         for uid in job.attempts.keys() - job.pods.keys():
-            job.attempts[uid].lose()
+            job.attempts[uid].lose(is_unseen=job.is_unseen)
         self._report(name, job)
 
     def _attempt(self, name: str, number: int, source: Source, *, is_saved: bool) -> Attempt:
@@ -213,6 +229,8 @@ class _Job:
     """of attempts, by the uid of the pod"""
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     """that are not complete, by the uid of the pod"""
+    is_unseen: bool = False
+    """its latest pod may have come or gone while nobody looked"""
     latest: int = 0
     is_read: bool = False
     """what the disk has of it is known"""

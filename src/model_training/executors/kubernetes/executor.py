@@ -120,7 +120,8 @@ class KubernetesExecutor:
             self._start(self._keep(duty))
         for stop in stopping:
             name, told = stop.spec.name, Seen(state=JobState.STOPPING, started=stop.started)
-            self._inventory.jobs[name] = Job(name, noted=stop, stop_asked=True, told=told)
+            job = Job(name, noted=stop, stop_asked=True, told=told, is_unseen=True)
+            self._inventory.jobs[name] = job
             self._start(self._pursue_stop(name))
         return self
 
@@ -296,7 +297,8 @@ class KubernetesExecutor:
     def _copy_output(self, job: Job) -> None:
         """All pods are known: those that are not there now are gone."""
         if job.is_known and not job.is_removing:
-            self._collector.look(job.name, [pod for pod in job.attempts if pod.uid in job.live])
+            pods = [pod for pod in job.attempts if pod.uid in job.live]
+            self._collector.look(job.name, pods, is_unseen=job.is_unseen)
 
     def _drop_if_over(self, job: Job) -> None:
         """Hold no longer what has ended, is recorded, and has left the cluster."""
@@ -309,6 +311,13 @@ class KubernetesExecutor:
         self._inventory.jobs.pop(job.name, None)
         self._explainer.forget(job.name)
         self._start(self._collector.forget(job.name))
+
+    async def write_off(self, names: Iterable[str]) -> None:
+        """These jobs vanished: see ``Executor.write_off``."""
+        for name in names:
+            job = self._inventory.jobs.get(name)
+            if job is None or not job.is_known:  # pods without a Job are nobody's
+                await self._collector.write_off(name)
 
     async def settle(self, names: Iterable[str]) -> None:
         """The ends of these jobs are recorded: see ``Executor.settle``."""

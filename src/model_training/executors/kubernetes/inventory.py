@@ -168,6 +168,7 @@ class Inventory:
             # As it was last: an end may have come with the word that it is gone.
             job.take(row)
             job.row = None
+            job.is_unseen |= self._jobs.tells_list
         self._changed(job)
         self.touch(job.name)
 
@@ -177,6 +178,7 @@ class Inventory:
         job = self.job(pod.job)
         if after is None:
             job.lose(pod)
+            job.is_unseen |= self._pods.tells_list
         else:
             job.see(pod)
         self._changed(job)

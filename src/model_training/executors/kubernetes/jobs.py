@@ -49,6 +49,8 @@ class Job:
     """oldest first; those that are gone stay until their job has ended, for its exit code"""
     live: frozenset[str] = frozenset()
     """UIDs of pods that the cluster still has"""
+    is_unseen: bool = False
+    """it, or its latest pod, went while we did not look: what it did at last is not known"""
     events: tuple[EventRow, ...] = ()
     told: Seen | None = None
     """the last observation"""
@@ -123,6 +125,7 @@ class Job:
         """Note its Job as it is now."""
         if self.last_row is None or self.last_row.uid != row.uid:
             self.told, self.waited, self.events = None, None, ()
+            self.is_unseen = row.deleted is not None and not self.pods
             if row.uid != self._last_uid:
                 self.stop_asked = self.is_settled = False  # which meant a namesake
         self.row = self.last_row = row
@@ -138,6 +141,7 @@ class Job:
         others = (each for each in self.pods if each.uid != pod.uid)
         self.pods = tuple(sorted((*others, pod), key=lambda each: each.order))
         self.live |= {pod.uid}
+        self.is_unseen = False
 
     def lose(self, pod: PodRow) -> None:
         """Note that a pod is gone, and how it was last."""

@@ -20,6 +20,7 @@ from model_training.executors.kubernetes.wording import (
     NEVER_STARTED,
     NO_CODE,
     NOT_BEGUN,
+    UNSEEN,
     disruption_words,
     exit_words,
     forbidden_words,
@@ -133,19 +134,23 @@ def _stopped(case: Case) -> Seen | None:
     return _stopped_with(end, case.attempt)
 
 
-def gone_after_stop(pods: Sequence[PodRow], attempt: int, last: Seen | None) -> Seen:
+def gone_after_stop(
+    pods: Sequence[PodRow], attempt: int, last: Seen | None, *, is_unseen: bool = False
+) -> Seen:
     """Its Job and its pods have gone because we stopped it: the last pod tells how it ended.
 
     Args:
         pods: as they were last, oldest first.
         attempt: number of the latest.
         last: what was seen before.
+        is_unseen: they went while nobody looked.
     """
     ends = [end for pod in pods if (end := end_of(pod))]
     if ends:
         return _stopped_with(ends[-1], attempt)
     if last is None or last.started is None:
-        return Seen(state=JobState.STOPPED, message=NOT_BEGUN, attempt=attempt)
+        message = UNSEEN if is_unseen else NOT_BEGUN
+        return Seen(state=JobState.STOPPED, message=message, attempt=attempt)
     return Seen(
         state=JobState.STOPPED,
         message="stopped; nobody saw how its process ended, so there is no exit code",

@@ -101,6 +101,11 @@ class Reflector(Generic[Row]):
         """
         return self._store.rows
 
+    @property
+    def tells_list(self) -> bool:
+        """Whether what is told now comes of a list: nobody saw how that went which is gone."""
+        return self._store.tells_list
+
     def put(self, row: Row) -> None:
         """Take over what a POST or DELETE returned, unless something newer is known."""
         if self._keep(row):

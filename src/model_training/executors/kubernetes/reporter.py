@@ -105,7 +105,7 @@ class Reporter:
         """The Job has gone because we stopped it: its last pod tells how it ended."""
         if job.has_pods:
             return Seen(state=JobState.STOPPING, attempt=self._attempt(job))
-        return gone_after_stop(job.attempts, self._attempt(job), job.told)
+        return gone_after_stop(job.attempts, self._attempt(job), job.told, is_unseen=job.is_unseen)
 
     def _attempt(self, job: Job) -> int:
         """The number of its latest attempt; the logs remember pods that are gone for long."""

@@ -43,6 +43,7 @@ class RowStore(Generic[Row]):
     def __init__(self, changed: Callable[[Row | None, Row | None], None]) -> None:
         self.rows: dict[Key, Row] = {}
         self.version = 0
+        self.tells_list = False
         self._changed = changed
         self._meanwhile: dict[Key, Row] | None = None
 
@@ -61,10 +62,14 @@ class RowStore(Generic[Row]):
                 rows[key] = put
         self._meanwhile = None
         before, self.rows, self.version = self.rows, rows, version
-        for key, row in rows.items():
-            self._tell(before.pop(key, None), row)
-        for row in before.values():
-            self._changed(row, None)
+        self.tells_list = True
+        try:
+            for key, row in rows.items():
+                self._tell(before.pop(key, None), row)
+            for row in before.values():
+                self._changed(row, None)
+        finally:
+            self.tells_list = False
 
     def put(self, row: Row) -> None:
         """What a call of our own returned, unless it is older than what was seen."""

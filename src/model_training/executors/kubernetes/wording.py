@@ -12,6 +12,7 @@ NO_CODE: Final = (
     "nobody saw how its process ended, so there is no exit code: the node's runtime was away"
 )
 NOT_BEGUN: Final = "stopped before it started"
+UNSEEN: Final = "stopped; nobody saw whether its process started, so there is no exit code"
 NEVER_STARTED: Final = frozenset({"ContainerCannotRun", "StartError", "RunContainerError"})
 """reasons of an end without a beginning"""
 

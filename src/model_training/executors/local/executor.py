@@ -400,6 +400,10 @@ class LocalExecutor:
         self._fill()
         return settled
 
+    async def write_off(self, names: Iterable[str]) -> None:
+        """Nothing to do: their logs have gone with their folders."""
+        del names
+
     async def settle(self, names: Iterable[str]) -> None:
         """The ends of these jobs are recorded: see ``Executor.settle``."""
         ended = [

@@ -123,8 +123,8 @@ class Collector:
         """
         self.look(job, (), is_unseen=True)
         await self.read_all()
-        known = self._jobs[job]
-        await asyncio.gather(*(a.concluded(_DISK_RETRY_S) for a in known.attempts.values()))
+        if known := self._jobs.get(job):  # or it was forgotten meanwhile
+            await asyncio.gather(*(a.concluded(_DISK_RETRY_S) for a in known.attempts.values()))
         await self.forget(job)
 
     async def forget(self, job: str) -> None:

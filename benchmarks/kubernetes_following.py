@@ -89,6 +89,7 @@ async def followed(plane: ControlPlane, jobs: int) -> dict[str, float]:
     from model_training.executors.kubernetes.kubeconfig import load_cluster
     from model_training.executors.kubernetes.objects import JobRow, decode_job
     from model_training.executors.kubernetes.reflector import Reflector
+    from model_training.executors.kubernetes.row_store import Listener
 
     seen: dict[str, float] = {}
 
@@ -99,7 +100,7 @@ async def followed(plane: ControlPlane, jobs: int) -> dict[str, float]:
     watching = False
     figures: dict[str, float] = {"RSS before MB": rss_mb()}
     async with KubernetesApi(load_cluster(plane.kubeconfig)) as api:
-        reflector = Reflector(api, PATH, decode_job, changed=changed)
+        reflector = Reflector(api, PATH, decode_job, listener=Listener(changed))
         used, begun = cpu_s(), time.perf_counter()
         task = asyncio.create_task(reflector.run())
         await until(lambda: reflector.stale_since is None)

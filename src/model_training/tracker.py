@@ -93,9 +93,9 @@ class Tracker:
             present = await self._record_all(event.observations)
             if isinstance(event, Snapshot):
                 # Jobs that were accepted while the snapshot was recorded have not vanished.
-                vanished = await self._ledger.missing(present, up_to=newest)
-                await self._executor.write_off(vanished)
-                self.tell(await self._ledger.vanish(vanished))
+                missing = await self._ledger.missing(present, up_to=newest)
+                vanished = await self._executor.write_off(missing)
+                self.tell(await self._ledger.write_off(vanished))
                 if self._ledger.created:
                     await self._ledger.note_rebuilt()
                 self.synced.set()

@@ -24,7 +24,7 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
-REMOVED = "the job was removed by something other than this service before it ended"
+REMOVED = "the job was removed by something other than this service; nobody saw it end"
 LAST_WORDS = "echo words; sleep 300"
 HELD = "example.com/held"
 

@@ -78,8 +78,8 @@ class ServerProcess:
     async def remove(self, name: str) -> None:
         await self._call("remove", name)
 
-    async def write_off(self, names: Iterable[str]) -> None:
-        await self._call("write_off", list(names))
+    async def write_off(self, names: Iterable[str]) -> list[str]:
+        return await self._call("write_off", list(names))  # pyright: ignore
 
     async def settle(self, names: Iterable[str]) -> None:
         await self._call("settle", list(names))

@@ -108,7 +108,7 @@ async def test_what_a_list_lacks_went_while_nobody_looked():
     told: list[tuple[bool, bool]] = []
 
     def changed(job: Job) -> None:
-        told.append((job.is_unseen, job.is_there))
+        told.append((job.went_unseen, job.is_there))
 
     inventory = Inventory(api, "n", all_namespaces=False, changed=changed)
     for reflector, each in ((inventory._jobs, row("first")), (inventory._pods, pod("p", "first"))):
@@ -123,15 +123,15 @@ async def test_what_a_list_lacks_went_while_nobody_looked():
 def test_who_is_found_being_deleted_may_have_run_before():
     job = Job(NAME)
     job.take(row("first", deleted=CREATED))
-    assert job.is_unseen
+    assert job.went_unseen
     job.see(pod("p", "first"))
-    assert not job.is_unseen
+    assert not job.went_unseen
     job = Job(NAME)
     job.see(pod("p", "first"))
     job.take(row("first", deleted=CREATED))
-    assert not job.is_unseen
+    assert not job.went_unseen
 
 
 def test_a_stopped_job_that_nobody_saw_go_is_not_told_as_one_that_never_started():
     assert "before it started" in str(gone_after_stop((), 1, None).message)
-    assert "nobody saw" in str(gone_after_stop((), 1, None, is_unseen=True).message)
+    assert "nobody saw" in str(gone_after_stop((), 1, None, went_unseen=True).message)

@@ -16,6 +16,7 @@ from model_training.executors.kubernetes.api import ApiError, KubernetesApi
 from model_training.executors.kubernetes.credentials import Grant
 from model_training.executors.kubernetes.objects import JobRow, decode_job
 from model_training.executors.kubernetes.reflector import Reflector
+from model_training.executors.kubernetes.row_store import Listener
 from tests.unit.fake_api_server import (
     Answer,
     FakeApiServer,
@@ -68,7 +69,7 @@ async def asked(
 class Following(Reflector[JobRow]):
     def __init__(self, api: KubernetesApi) -> None:
         self.told: list[str] = []
-        super().__init__(api, PATH, decode_job, changed=self.note)
+        super().__init__(api, PATH, decode_job, listener=Listener(self.note))
 
     def note(self, before: JobRow | None, after: JobRow | None) -> None:
         row = after or before

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_training.executors.kubernetes.objects import JobRow
-from model_training.executors.kubernetes.row_store import RowStore
+from model_training.executors.kubernetes.row_store import Listener, RowStore
 from model_training.executors.kubernetes.watch_wire import EventLines
 
 
@@ -18,7 +18,7 @@ class Told:
 
     def __init__(self) -> None:
         self.changes: list[tuple[str, int, int]] = []
-        self.store = RowStore[JobRow](self.changed)
+        self.store = RowStore(Listener(self.changed))
 
     def changed(self, before: JobRow | None, after: JobRow | None) -> None:
         some = after or before

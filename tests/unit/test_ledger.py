@@ -183,7 +183,7 @@ async def test_who_is_deleted_or_has_ended_meanwhile_has_not_vanished(ledger):
     missing = await ledger.missing(set())
     await ledger.apply([seen(spec(1), JobState.SUCCEEDED, 2)])
     await ledger.ask(spec(2).name, "delete", "ann", START)
-    (vanished,) = await ledger.vanish(missing)
+    (vanished,) = await ledger.write_off(missing)
     assert (vanished.name, vanished.reason) == (spec(3).name, "RemovedOutside")
 
 

@@ -159,7 +159,7 @@ class LedgerAgainstDict(RuleBasedStateMachine):
     @rule(chance=st.randoms(use_true_random=False))
     def vanish(self, chance):
         present = {name for name in self.jobs if chance.random() < 0.7}
-        changed = self.do(self.ledger.vanish(self.do(self.ledger.missing(present))))
+        changed = self.do(self.ledger.write_off(self.do(self.ledger.missing(present))))
         missing = {
             name
             for name, job in self.jobs.items()

@@ -1,7 +1,9 @@
 """The logs of jobs, attempt by attempt, over restarts of ours and with whatever the disk does."""
 
+import asyncio
 import json
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -208,20 +210,20 @@ UNSEEN = {"nobody": (), "one that waited": (pod(state={"waiting": {}}, phase="Pe
 
 
 @pytest.mark.parametrize("pods", UNSEEN.values(), ids=UNSEEN)
-@pytest.mark.parametrize("is_unseen", [True, False])
+@pytest.mark.parametrize("went_unseen", [True, False])
 async def test_a_pod_that_may_have_run_while_nobody_looked_leaves_a_gap(
-    pods: tuple[PodRow, ...], is_unseen: bool, lab: Lab
+    pods: tuple[PodRow, ...], went_unseen: bool, lab: Lab
 ):
     async with lab.collector:
         lab.look(*pods)
-        lab.collector.look("j", (), is_unseen=is_unseen)
+        lab.collector.look("j", (), went_unseen=went_unseen)
         await lab.complete()
-    assert ("not known" in lab.reasons()) == is_unseen
+    assert ("not known" in lab.reasons()) == went_unseen
     lab.make()
     async with lab.collector:
         lab.look()
         await lab.complete()
-    assert len(lab.view().gaps()) == is_unseen
+    assert len(lab.view().gaps()) == went_unseen
 
 
 async def test_a_log_that_was_copied_whole_has_no_gap_though_nobody_saw_the_pod_go(lab: Lab):
@@ -229,9 +231,49 @@ async def test_a_log_that_was_copied_whole_has_no_gap_though_nobody_saw_the_pod_
         await lab.follow(b"a\n")
         lab.kubelet.error = NOT_FOUND
         lab.look(ended())
-        lab.collector.look("j", (), is_unseen=True)
+        lab.collector.look("j", (), went_unseen=True)
         await lab.complete()
     assert (lab.text(), lab.reasons()) == (b"a\n", "")
+
+
+async def test_a_container_that_may_have_been_restarted_while_nobody_looked_leaves_a_gap(lab: Lab):
+    async with lab.collector:
+        await lab.follow(b"a\n")
+        lab.look(pod(state={"waiting": {"reason": "CrashLoopBackOff"}}, lastState=RAN))
+        await until(lambda: lab.collector._jobs["j"].attempts["u"]._copier.source.copied)
+        lab.collector.look("j", (), went_unseen=True)
+        await lab.complete()
+    assert lab.text() == b"a\n<gap>"
+
+
+async def test_nothing_is_written_after_a_job_was_forgotten(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+):
+    """Though a thread is opening its log at that moment; the folder is removed next."""
+    opening, go_on = threading.Event(), threading.Event()
+
+    def slow(*args: Any, **options: Any) -> SegmentWriter:
+        opening.set()
+        go_on.wait()
+        return SegmentWriter(*args, **options)
+
+    monkeypatch.setattr(log_copies, "SegmentWriter", slow)
+    lab.kubelet.files[0] = []
+    async with lab.collector:
+        lab.look(pod())
+        await until(opening.is_set)
+        forgetting = asyncio.create_task(lab.collector.forget("j"))
+        await asyncio.sleep(0)
+        go_on.set()
+        await forgetting
+        path = lab.data.job("j").path
+        shutil.rmtree(path)
+        open_files = [
+            os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.exists()
+        ]
+        assert not [each for each in open_files if each.startswith(str(path))]
+        await asyncio.sleep(0)
+        assert not path.exists()
 
 
 @pytest.mark.parametrize("printed", [b"", b"a\n"])
@@ -241,9 +283,9 @@ async def test_who_vanished_has_a_gap_in_the_log(printed: bytes, lab: Lab):
             await lab.follow(printed)
     lab.make()
     async with lab.collector:
-        await lab.collector.write_off("j")
+        await lab.collector.write_off(["j"])
         assert lab.text() == printed + b"<gap>"
-        await lab.collector.write_off("j")
+        await lab.collector.write_off(["j"])
         assert len(lab.view().gaps()) == 1
         assert not lab.collector.is_complete("j")
 
@@ -253,7 +295,7 @@ async def test_what_the_disk_does_not_take_of_who_vanished_is_left_out(lab: Lab)
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")
     async with lab.collector:
-        await lab.collector.write_off("j")
+        await lab.collector.write_off(["j"])
 
 
 async def test_a_gap_is_noted_once_however_often_we_are_killed_behind_it(lab: Lab):

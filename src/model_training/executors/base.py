@@ -8,7 +8,7 @@ Output is no part of this interface. What a job prints appears in its log folder
 machine, by a collector on a cluster.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -108,10 +108,11 @@ class Executor(Protocol):
         """
         ...
 
-    async def write_off(self, names: Iterable[str]) -> None:
-        """These jobs vanished: nobody saw how they went, and no more will be told of them.
+    async def write_off(self, names: Iterable[str]) -> Collection[str]:
+        """These are in no snapshot: which of them vanished, so that nothing more will be told.
 
-        Returns once their logs say what may be missing.
+        Nobody saw how they went. Their logs say by then that something may be missing, as far as
+        the disk has taken it.
         """
         ...
 

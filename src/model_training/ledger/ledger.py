@@ -166,8 +166,8 @@ class Ledger:
         known = frozenset(present)
         return [n for n in await self._names(QUERIES["active"], values) if n not in known]
 
-    async def vanish(self, names: Iterable[str]) -> list[TrainingJob]:
-        """Jobs that are missing have failed, ``RemovedOutside``; the jobs that did, as they are.
+    async def write_off(self, names: Iterable[str]) -> list[TrainingJob]:
+        """Jobs that vanished have failed, ``RemovedOutside``; the jobs that did, as they are.
 
         Passed over is what has ended since or is being deleted: ``deleting()`` names those, and
         removing them again yields ``gone``.

@@ -20,7 +20,7 @@ from model_training.jobs import (
 
 Question = Literal["stop", "delete"]
 
-GONE_MESSAGE: Final = "the job was removed by something other than this service before it ended"
+GONE_MESSAGE: Final = "the job was removed by something other than this service; nobody saw it end"
 
 
 @dataclass(frozen=True, slots=True)

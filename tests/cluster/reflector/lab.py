@@ -11,6 +11,7 @@ from model_training.executors.kubernetes.api import Chunks, KubernetesApi
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.objects import JobRow, decode_job
 from model_training.executors.kubernetes.reflector import Reflector
+from model_training.executors.kubernetes.row_store import Listener
 from testbed.control_plane import ControlPlane
 from tests.waiting import until
 
@@ -112,7 +113,7 @@ class _Gated(Reflector[JobRow]):
         def changed(before: JobRow | None, after: JobRow | None) -> None:
             lab.told.append((before, after))
 
-        super().__init__(lab.api, path, decode, changed=changed)
+        super().__init__(lab.api, path, decode, listener=Listener(changed))
 
     async def _pause(self, longest_s: float, at_least_s: float = 0.0) -> None:
         self.lab.pausing = True

@@ -51,7 +51,7 @@ class Attempt:
         self._is_saved = is_saved
         self._pod: PodRow | None = None
         self._is_gone = False
-        self._is_unseen = False
+        self._went_unseen = False
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._reading: Read | None = None
@@ -69,14 +69,14 @@ class Attempt:
             self._pod = pod
             self._wake()
 
-    def lose(self, *, is_unseen: bool) -> None:
+    def lose(self, *, went_unseen: bool) -> None:
         """The pod is gone; if nobody saw how, it may have run since it was last seen."""
         if not self.is_complete and not self._is_gone:
-            self._is_gone, self._is_unseen = True, is_unseen
+            self._is_gone, self._went_unseen = True, went_unseen
             self._wake()
 
-    async def concluded(self, within_s: float) -> None:
-        """Wait until what can be written down about the end of a lost one is."""
+    async def join(self, within_s: float) -> None:
+        """Wait for what is being written down, but no longer."""
         if self._task is not None:
             await asyncio.wait([self._task], timeout=within_s)
 
@@ -186,7 +186,9 @@ class Attempt:
         """Whether its pod may have printed what nobody asked for."""
         if self._pod is None:
             return True
-        return self._is_unseen and self._copier.source.container != self._pod.main
+        training = self._pod.training
+        had_ended = self._pod.has_ended or (training and training.state.terminated is not None)
+        return self._went_unseen and not had_ended
 
     @property
     def _is_begun(self) -> bool:
@@ -200,8 +202,7 @@ class Attempt:
 
     async def _complete(self, loss: str | None) -> None:
         try:
-            if self._copier.source.container or loss:
-                await self._copier.complete(loss)
+            await self._copier.complete(loss)
         except OSError as error:
             logger.warning("The end of the log of %s cannot be written: %s.", self._name, error)
         self.is_complete = True

@@ -9,6 +9,7 @@ After a cut, or a crash of ours, the log goes on at exactly the byte where it en
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -67,12 +68,12 @@ class Collector:
         jobs, self._jobs = self._jobs, {}
         await asyncio.gather(*(a.close() for job in jobs.values() for a in job.attempts.values()))
 
-    def look(self, job: str, pods: Sequence[PodRow], *, is_unseen: bool = False) -> None:
+    def look(self, job: str, pods: Sequence[PodRow], *, went_unseen: bool = False) -> None:
         """The job has these pods now: all that there are, those being deleted too, or none.
 
         A pod that was known and is not among them is gone. Not before all pods are known: after
-        a start, the log of an attempt whose pod is missing has a gap for ever. ``is_unseen``: they
-        went while nobody looked, and may have printed what nobody knows of.
+        a start, the log of an attempt whose pod is missing has a gap for ever. ``went_unseen``:
+        nobody saw how they went, and they may have printed what nobody knows of.
         """
         known = self._jobs.get(job)
         if known is None:
@@ -80,10 +81,10 @@ class Collector:
             self._has_read.clear()
             self._arrived.set()
         elif known is _NOTHING:
-            if not pods and not is_unseen:
+            if not pods and not went_unseen:
                 return
             known = self._jobs[job] = _Job(is_read=True)
-        known.is_unseen = is_unseen
+        known.went_unseen = went_unseen
         known.pods = {pod.uid: pod for pod in pods}
         known.seen |= known.pods
         if known.is_read:
@@ -116,16 +117,20 @@ class Collector:
         known = self._jobs.get(job)
         return sum(attempt.copied for attempt in known.attempts.values()) if known else 0
 
-    async def write_off(self, job: str) -> None:
-        """The cluster has nothing of the job, and nobody saw it go: its log says that with a gap.
+    async def write_off(self, jobs: Iterable[str]) -> None:
+        """The cluster has nothing of these, and nobody saw them go: their logs say so with a gap.
 
         What the disk does not take is left out.
         """
-        self.look(job, (), is_unseen=True)
-        await self.read_all()
-        if known := self._jobs.get(job):  # or it was forgotten meanwhile
-            await asyncio.gather(*(a.concluded(_DISK_RETRY_S) for a in known.attempts.values()))
-        await self.forget(job)
+        names = iter(jobs)
+        while some := list(itertools.islice(names, _WRITTEN_OFF)):
+            for name in some:
+                self.look(name, (), went_unseen=True)
+            await self.read_all()
+            known = [job for name in some if (job := self._jobs.get(name))]
+            attempts = [attempt for job in known for attempt in job.attempts.values()]
+            await asyncio.gather(*(attempt.join(_WRITE_OFF_S) for attempt in attempts))
+            await asyncio.gather(*(self.forget(name) for name in some))
 
     async def forget(self, job: str) -> None:
         """Stop copying, and close all files: the folder of the job is about to be removed."""
@@ -145,7 +150,7 @@ class Collector:
             for name, job in jobs.items():
                 if self._jobs.get(name) is not job:
                     continue  # forgotten meanwhile
-                if name in sources and not sources[name] and not job.seen and not job.is_unseen:
+                if name in sources and not sources[name] and not job.seen and not job.went_unseen:
                     self._jobs[name] = _NOTHING
                     self._done(name)
                 elif name in sources:
@@ -189,11 +194,11 @@ class Collector:
                 )
             if attempt := job.attempts.get(uid):
                 attempt.look(pod)
-        if job.is_unseen and not job.numbers:
+        if job.went_unseen and not job.numbers:  # a pod that nobody ever saw
             job.latest = job.numbers[""] = 1
             job.attempts[""] = self._attempt(name, 1, Source(pod=""), is_saved=True)
         for uid in job.attempts.keys() - job.pods.keys():
-            job.attempts[uid].lose(is_unseen=job.is_unseen)
+            job.attempts[uid].lose(went_unseen=job.went_unseen)
         self._report(name, job)
 
     def _attempt(self, name: str, number: int, source: Source, *, is_saved: bool) -> Attempt:
@@ -229,8 +234,8 @@ class _Job:
     """of attempts, by the uid of the pod"""
     attempts: dict[str, Attempt] = field(default_factory=dict[str, Attempt])
     """that are not complete, by the uid of the pod"""
-    is_unseen: bool = False
-    """its latest pod may have come or gone while nobody looked"""
+    went_unseen: bool = False
+    """nobody saw how its latest pod went, or whether there was one"""
     latest: int = 0
     is_read: bool = False
     """what the disk has of it is known"""
@@ -241,3 +246,5 @@ _NOTHING = _Job(is_read=True, was_complete=True)
 """Of all jobs that neither have pods nor a log: most of those that ended long ago."""
 
 _DISK_RETRY_S = 3.0
+_WRITTEN_OFF = 100  # jobs at a time, each with a file or two
+_WRITE_OFF_S = 3.0  # for those; a disk that takes longer takes nothing

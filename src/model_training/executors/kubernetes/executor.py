@@ -32,7 +32,7 @@ from model_training.executors.kubernetes.api import ApiError, KubernetesApi, Una
 from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.explaining import Explainer
 from model_training.executors.kubernetes.inventory import Inventory
-from model_training.executors.kubernetes.jobs import Job
+from model_training.executors.kubernetes.jobs import LOOK_S, Job
 from model_training.executors.kubernetes.manifest import Site, job_manifest
 from model_training.executors.kubernetes.objects import decode_job
 from model_training.executors.kubernetes.observation import Seen
@@ -41,6 +41,7 @@ from model_training.executors.kubernetes.removal import (
     delete_everything,
     delete_job,
     find_job,
+    pods_of,
     refusal,
 )
 from model_training.executors.kubernetes.reporter import Reporter
@@ -120,7 +121,7 @@ class KubernetesExecutor:
             self._start(self._keep(duty))
         for stop in stopping:
             name, told = stop.spec.name, Seen(state=JobState.STOPPING, started=stop.started)
-            job = Job(name, noted=stop, stop_asked=True, told=told, is_unseen=True)
+            job = Job(name, noted=stop, stop_asked=True, told=told, went_unseen=True)
             self._inventory.jobs[name] = job
             self._start(self._pursue_stop(name))
         return self
@@ -296,9 +297,43 @@ class KubernetesExecutor:
 
     def _copy_output(self, job: Job) -> None:
         """All pods are known: those that are not there now are gone."""
-        if job.is_known and not job.is_removing:
-            pods = [pod for pod in job.attempts if pod.uid in job.live]
-            self._collector.look(job.name, pods, is_unseen=job.is_unseen)
+        if not job.is_known or job.is_removing:
+            return
+        if job.lacks_pods and not job.is_searched:
+            job.is_searched = True
+            self._start(self._search(job))
+        pods = [pod for pod in job.attempts if pod.uid in job.live]
+        self._collector.look(job.name, pods, went_unseen=self._went_unseen(job))
+
+    def _went_unseen(self, job: Job) -> bool:
+        """Whether its log is to say that something may be missing."""
+        if not job.went_unseen or job.has_ended:
+            return False
+        if not job.attempts and self._inventory.lags_in_pods:
+            self._inventory.doubt(job)
+            return False
+        return True
+
+    async def _search(self, job: Job) -> None:
+        """Its Job tells of pods that have ended, and we know none: they are gone, or told late."""
+        await self._collector.read_all()
+        while self._is_puzzling(job):
+            try:
+                found = await pods_of(self._api, job.name, self._namespace_of(job))
+            except (ExecutorUnavailable, JobRejected) as error:
+                logger.debug("the pods of %s are not known yet: %s", job.name, error.message)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if not any(job.owns(pod.owner) for pod in found):
+                job.went_unseen = True
+                break
+            await job.next_change(LOOK_S)
+        self._copy_output(job)
+        self._inventory.touch(job.name)
+
+    def _is_puzzling(self, job: Job) -> bool:
+        is_held = self._inventory.jobs.get(job.name) is job and not job.is_removing
+        return is_held and job.lacks_pods and not self._collector.attempts(job.name)
 
     def _drop_if_over(self, job: Job) -> None:
         """Hold no longer what has ended, is recorded, and has left the cluster."""
@@ -312,12 +347,16 @@ class KubernetesExecutor:
         self._explainer.forget(job.name)
         self._start(self._collector.forget(job.name))
 
-    async def write_off(self, names: Iterable[str]) -> None:
+    async def write_off(self, names: Iterable[str]) -> list[str]:
         """These jobs vanished: see ``Executor.write_off``."""
-        for name in names:
-            job = self._inventory.jobs.get(name)
-            if job is None or not job.is_known:  # pods without a Job are nobody's
-                await self._collector.write_off(name)
+        vanished = [name for name in names if not self._holds(name)]
+        await self._collector.write_off(vanished)
+        return vanished
+
+    def _holds(self, name: str) -> bool:
+        """Whether there is, or will be, something to tell of it; pods alone tell nothing."""
+        job = self._inventory.jobs.get(name)
+        return job is not None and (job.is_known or job.is_removing)
 
     async def settle(self, names: Iterable[str]) -> None:
         """The ends of these jobs are recorded: see ``Executor.settle``."""

@@ -19,6 +19,7 @@ from model_training.executors.kubernetes.api import ApiError, KubernetesApi
 from model_training.executors.kubernetes.jobs import Job
 from model_training.executors.kubernetes.objects import decode_events
 from model_training.executors.kubernetes.observation import UNEXPLAINED, Seen
+from model_training.jobs import JobState
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ class Explainer:
 
     def note(self, job: Job, seen: Seen) -> None:
         """Whether the job is to be explained, after it was seen."""
-        if seen.reason not in UNEXPLAINED and not job.events:
+        waits = seen.state is JobState.PENDING
+        if waits and seen.reason in UNEXPLAINED:
+            if job.name not in self._puzzles:
+                self._puzzles[job.name] = _Puzzle(job, time.monotonic() + FIRST_S)
+        elif not (waits and job.events):  # what events have explained may pass, as they will tell
             self._puzzles.pop(job.name, None)
-        elif job.name not in self._puzzles and seen.reason in UNEXPLAINED:
-            self._puzzles[job.name] = _Puzzle(job, time.monotonic() + FIRST_S)
 
     def forget(self, name: str) -> None:
         """The job is no longer held."""
@@ -64,7 +67,7 @@ class Explainer:
             await asyncio.sleep(LOOK_S)
             now = time.monotonic()
             due = [puzzle for puzzle in self._puzzles.values() if puzzle.due <= now]
-            for puzzle in due[:BATCH]:
+            for puzzle in sorted(due, key=lambda puzzle: puzzle.due)[:BATCH]:
                 puzzle.delay = min(LONGEST_S, puzzle.delay * 2)
                 puzzle.due = now + puzzle.delay
                 await self._ask(puzzle.job)

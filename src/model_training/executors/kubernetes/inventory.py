@@ -23,6 +23,7 @@ from model_training.executors.kubernetes.objects import (
     decode_template,
 )
 from model_training.executors.kubernetes.reflector import Reflector
+from model_training.executors.kubernetes.row_store import Listener
 from model_training.jobs import JSONObject
 from model_training.names import JOB_PREFIX, is_job_name
 
@@ -50,6 +51,7 @@ class Inventory:
         self._changed = changed
         self._namespace = namespace
         self._dirty: set[str] = set()
+        self._doubtful: set[str] = set()
         self._news = asyncio.Event()
         everywhere = None if all_namespaces else namespace
         self._jobs = Reflector(
@@ -57,7 +59,7 @@ class Inventory:
             paths.jobs(everywhere),
             decode_job,
             keep=lambda row: is_job_name(row.name),
-            changed=self._job_changed,
+            listener=Listener(self._job_changed, self._job_lost),
         )
         self._pods = Reflector(
             api,
@@ -65,13 +67,13 @@ class Inventory:
             decode_pod,
             params={"labelSelector": "batch.kubernetes.io/job-name"},
             keep=lambda row: is_job_name(row.job),
-            changed=self._pod_changed,
+            listener=Listener(self._pod_changed, self._pod_lost, self._look_at_doubtful),
         )
         self._templates = Reflector(
             api,
             paths.templates(namespace),
             decode_template,
-            changed=lambda _before, _after: None,
+            listener=Listener(lambda _before, _after: None),
         )
 
     @property
@@ -168,9 +170,14 @@ class Inventory:
             # As it was last: an end may have come with the word that it is gone.
             job.take(row)
             job.row = None
-            job.is_unseen |= self._jobs.tells_list
         self._changed(job)
         self.touch(job.name)
+
+    def _job_lost(self, row: JobRow) -> None:
+        job = self.job(row.name)
+        if not job.attempts:  # else its pods tell how they went
+            job.went_unseen = True
+        self._job_changed(row, None)
 
     def _pod_changed(self, before: PodRow | None, after: PodRow | None) -> None:
         pod = after or before
@@ -178,11 +185,27 @@ class Inventory:
         job = self.job(pod.job)
         if after is None:
             job.lose(pod)
-            job.is_unseen |= self._pods.tells_list
         else:
             job.see(pod)
         self._changed(job)
         self.touch(job.name)
+
+    def _pod_lost(self, pod: PodRow) -> None:
+        job = self.job(pod.job)
+        job.lose(pod)
+        job.went_unseen = True
+        self._changed(job)
+        self.touch(job.name)
+
+    def doubt(self, job: Job) -> None:
+        """Have the job looked at anew once all pods are known: one of it may be told of yet."""
+        self._doubtful.add(job.name)
+
+    def _look_at_doubtful(self) -> None:
+        names, self._doubtful = self._doubtful, set()
+        for name in names & self.jobs.keys():
+            self._changed(self.jobs[name])
+            self.touch(name)
 
 
 def _is_shown(job: Job, row: JobRow) -> bool:

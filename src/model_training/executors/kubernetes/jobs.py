@@ -49,7 +49,7 @@ class Job:
     """oldest first; those that are gone stay until their job has ended, for its exit code"""
     live: frozenset[str] = frozenset()
     """UIDs of pods that the cluster still has"""
-    is_unseen: bool = False
+    went_unseen: bool = False
     """it, or its latest pod, went while we did not look: what it did at last is not known"""
     events: tuple[EventRow, ...] = ()
     told: Seen | None = None
@@ -57,6 +57,8 @@ class Job:
     stop_asked: bool = False
     is_removing: bool = False
     is_settled: bool = False
+    is_searched: bool = False
+    """the cluster was, or is being, asked for pods that its Job tells of and no watch does"""
     launches: int = 0
     """how many calls are creating it right now"""
     waited: LogWait | None = None
@@ -106,6 +108,12 @@ class Job:
         return any(pod.uid in self.live and not pod.has_ended for pod in self.attempts)
 
     @property
+    def lacks_pods(self) -> bool:
+        """Whether its Job tells of pods that ended, and none of them is known."""
+        had_pods = self.row is not None and self.row.had_pods
+        return had_pods and not self.attempts and not self.went_unseen and not self.has_ended
+
+    @property
     def is_there(self) -> bool:
         """Whether the cluster has anything of it."""
         return self.row is not None or self.has_pods
@@ -121,13 +129,17 @@ class Job:
             return self.last_row.uid
         return self.noted.uid if self.noted else None
 
+    def owns(self, uid: str) -> bool:
+        """Whether pods of this Job are its own; those without one are, by their label."""
+        return not uid or self._last_uid in {None, uid}
+
     def take(self, row: JobRow) -> None:
         """Note its Job as it is now."""
         if self.last_row is None or self.last_row.uid != row.uid:
             self.told, self.waited, self.events = None, None, ()
-            self.is_unseen = row.deleted is not None and not self.pods
+            self.went_unseen = row.deleted is not None and not self.pods
             if row.uid != self._last_uid:
-                self.stop_asked = self.is_settled = False  # which meant a namesake
+                self.stop_asked = self.is_settled = self.is_searched = False  # of a namesake
         self.row = self.last_row = row
 
     def see(self, pod: PodRow) -> None:
@@ -141,7 +153,8 @@ class Job:
         others = (each for each in self.pods if each.uid != pod.uid)
         self.pods = tuple(sorted((*others, pod), key=lambda each: each.order))
         self.live |= {pod.uid}
-        self.is_unseen = False
+        if pod in self.attempts:
+            self.went_unseen = False
 
     def lose(self, pod: PodRow) -> None:
         """Note that a pod is gone, and how it was last."""

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime
 from enum import Enum, auto
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.kubernetes.api import ApiError, Chunks, KubernetesApi
@@ -114,6 +114,7 @@ class Copier:
         self._file = file
         self._log_limit = log_limit
         self._writer: SegmentWriter | None = None
+        self._working: asyncio.Future[None] | None = None
         self._deadline: asyncio.Timeout | None = None
         self._hurries = False
 
@@ -178,20 +179,28 @@ class Copier:
 
     async def save(self) -> None:
         """Write down, to stay, where the log comes from."""
-        await asyncio.to_thread(self._file.write, self.source)
+        await self._in_thread(lambda: self._file.write(self.source))
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        """Do it in a thread, which goes on when we are cancelled: ``close`` waits for it."""
+        self._working = asyncio.ensure_future(asyncio.to_thread(work))
+        await asyncio.shield(self._working)
 
     async def close(self) -> None:
-        """Bring the log to the disk."""
+        """Bring the log to the disk; nothing of ours writes there afterwards."""
+        if self._working is not None:
+            await asyncio.wait([self._working])
         writer, self._writer = self._writer, None
         if writer is not None:
             await asyncio.to_thread(writer.close)
 
     async def _open(self) -> SegmentWriter:
+        def work() -> None:
+            self._writer = SegmentWriter(self._folder, limit=self._log_limit)
+
         if self._writer is None:
-            self._writer = await asyncio.to_thread(
-                SegmentWriter, self._folder, limit=self._log_limit
-            )
-        return self._writer
+            await self._in_thread(work)
+        return cast("SegmentWriter", self._writer)
 
     async def _note_loss(self, reason: str) -> None:
         """Once: we may have been killed before it was written down that this was done."""

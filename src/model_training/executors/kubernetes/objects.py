@@ -51,6 +51,8 @@ class JobRow(Struct, frozen=True, kw_only=True, gc=False):
     image: str | None = None
     suspended: bool = False
     started: str | None = None
+    had_pods: bool = False
+    """pods of it have ended; those of a Job that another controller manages may be elsewhere"""
     conditions: tuple[Condition, ...] = ()
 
     def condition(self, kind: str) -> Condition | None:
@@ -211,8 +213,12 @@ def decode_job(raw: bytes | msgspec.Raw) -> JobRow:
         image=intern(image) if image is not None else None,
         suspended=wire.spec.suspend,
         started=wire.status.startTime,
+        had_pods=wire.spec.managedBy in _ITS_OWN and wire.status.succeeded + wire.status.failed > 0,
         conditions=_known(wire.status.conditions),
     )
+
+
+_ITS_OWN: Final = (None, "kubernetes.io/job-controller")
 
 
 def decode_pod(raw: bytes | msgspec.Raw) -> PodRow:
@@ -345,11 +351,14 @@ class _Template(Struct, gc=False):
 class _JobSpec(Struct, gc=False):
     template: _Template
     suspend: bool = False
+    managedBy: str | None = None  # noqa: N815
 
 
 class _JobStatus(Struct, gc=False):
     conditions: list[Condition] = field(default_factory=list[Condition])
     startTime: str | None = None  # noqa: N815
+    succeeded: int = 0
+    failed: int = 0
 
 
 class _Job(Struct, gc=False):

@@ -135,7 +135,7 @@ def _stopped(case: Case) -> Seen | None:
 
 
 def gone_after_stop(
-    pods: Sequence[PodRow], attempt: int, last: Seen | None, *, is_unseen: bool = False
+    pods: Sequence[PodRow], attempt: int, last: Seen | None, *, went_unseen: bool = False
 ) -> Seen:
     """Its Job and its pods have gone because we stopped it: the last pod tells how it ended.
 
@@ -143,13 +143,13 @@ def gone_after_stop(
         pods: as they were last, oldest first.
         attempt: number of the latest.
         last: what was seen before.
-        is_unseen: they went while nobody looked.
+        went_unseen: they went while nobody looked.
     """
     ends = [end for pod in pods if (end := end_of(pod))]
     if ends:
         return _stopped_with(ends[-1], attempt)
     if last is None or last.started is None:
-        message = UNSEEN if is_unseen else NOT_BEGUN
+        message = UNSEEN if went_unseen else NOT_BEGUN
         return Seen(state=JobState.STOPPED, message=message, attempt=attempt)
     return Seen(
         state=JobState.STOPPED,

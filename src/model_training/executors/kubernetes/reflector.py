@@ -18,7 +18,7 @@ import msgspec
 
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.kubernetes.api import NONE, ApiError, Chunks, KubernetesApi, Params
-from model_training.executors.kubernetes.row_store import Key, Row, RowStore, version_of
+from model_training.executors.kubernetes.row_store import Key, Listener, Row, RowStore, version_of
 from model_training.executors.kubernetes.watch_wire import (
     Event,
     EventLines,
@@ -59,7 +59,7 @@ class Reflector(Generic[Row]):
         *,
         params: Params = NONE,
         keep: Callable[[Row], bool] = lambda _: True,
-        changed: Callable[[Row | None, Row | None], None],
+        listener: Listener[Row],
     ) -> None:
         """Say what to follow; nothing is asked before ``run``.
 
@@ -69,9 +69,7 @@ class Reflector(Generic[Row]):
             decode: a row from an object's JSON; may raise whatever it likes.
             params: selectors.
             keep: whether a row matters; others are treated as if they were not there.
-            changed: called with the row before and after: None before it is there, and after it
-                is gone. What is gone is given as it was last, by the word of its deletion if there
-                was one. A namesake with another UID is gone first, then there. Must be quick.
+            listener: is told what changes.
         """
         self.synced: Final = asyncio.Event()
         self.stale_since: float | None = time.time()
@@ -85,7 +83,8 @@ class Reflector(Generic[Row]):
         self._decode = decode
         self._params = dict(params)
         self._keep = keep
-        self._store = RowStore(changed)
+        self._listener = listener
+        self._store = RowStore(listener)
         self._heard_at = 0.0  # loop time of the latest byte
         self._failures = 0  # in a row
         self._empty = 0  # watches in a row that closed without a line
@@ -100,11 +99,6 @@ class Reflector(Generic[Row]):
         While a new list is on its way, the old rows stay.
         """
         return self._store.rows
-
-    @property
-    def tells_list(self) -> bool:
-        """Whether what is told now comes of a list: nobody saw how that went which is gone."""
-        return self._store.tells_list
 
     def put(self, row: Row) -> None:
         """Take over what a POST or DELETE returned, unless something newer is known."""
@@ -156,6 +150,7 @@ class Reflector(Generic[Row]):
             logger.info("%s is followed again, after %.1f s", self._path, lag)
         self._reasons.clear()
         self.stale_since = self.trouble = None
+        self._listener.in_step()
 
     # The list.
 

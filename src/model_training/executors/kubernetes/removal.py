@@ -2,7 +2,7 @@
 
 import logging
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -62,41 +62,69 @@ async def delete_everything(api: KubernetesApi, job: Job, namespace: str) -> Non
     if job.uid is not None:
         return  # a namesake has come, and the pods are its own
     # Pods that a Job left behind: deleted without them, as the API server does unless told.
-    for pod in await _pods_of(api, job.name, namespace):
-        await _delete_pod(api, namespace, pod)
+    for pod in await pods_of(api, job.name, namespace):
+        if job.owns(pod.owner):
+            await _delete_pod(api, namespace, pod)
     while job.has_pods:
         await job.next_change(LOOK_S)
 
 
-class _Name(msgspec.Struct, gc=False):
+class PodName(NamedTuple):
+    """A pod that has the label of a job."""
+
     name: str
+    uid: str
+    owner: str
+    """UID of the Job that made it; empty if none did, or it was told to let go of it"""
 
 
-class _Item(msgspec.Struct, gc=False):
-    metadata: _Name
+async def pods_of(api: KubernetesApi, name: str, namespace: str) -> list[PodName]:
+    """The pods that the cluster has now with the label of the job.
 
-
-class _List(msgspec.Struct, gc=False):
-    items: list[_Item]
-
-
-async def _pods_of(api: KubernetesApi, name: str, namespace: str) -> list[str]:
+    Raises:
+        ExecutorUnavailable: it could not be asked for; try again.
+    """
     params = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
     try:
         raw = await api.get(paths.pods(namespace), params)
     except ApiError as error:
         raise refusal(error, namespace) from error
     try:
-        return [item.metadata.name for item in msgspec.json.decode(raw, type=_List).items]
+        pods = [item.metadata for item in msgspec.json.decode(raw, type=_List).items]
     except msgspec.DecodeError as error:
         raise ExecutorUnavailable(f"The pods of {name} cannot be told: {error}.") from error
+    return [PodName(pod.name, pod.uid, pod.owner) for pod in pods]
 
 
-async def _delete_pod(api: KubernetesApi, namespace: str, name: str) -> None:
+class _Owner(msgspec.Struct, gc=False):
+    kind: str
+    uid: str
+
+
+class _Meta(msgspec.Struct, gc=False):
+    name: str
+    uid: str
+    ownerReferences: tuple[_Owner, ...] = ()  # noqa: N815 - the API's own name
+
+    @property
+    def owner(self) -> str:
+        return next((each.uid for each in self.ownerReferences if each.kind == "Job"), "")
+
+
+class _Item(msgspec.Struct, gc=False):
+    metadata: _Meta
+
+
+class _List(msgspec.Struct, gc=False):
+    items: list[_Item]
+
+
+async def _delete_pod(api: KubernetesApi, namespace: str, pod: PodName) -> None:
+    body = msgspec.json.encode({"preconditions": {"uid": pod.uid}})
     try:
-        await api.delete(paths.pod(namespace, name), b"{}")
+        await api.delete(paths.pod(namespace, pod.name), body)
     except ApiError as error:
-        if error.status != 404:
+        if error.status not in {404, 409}:  # gone, or another pod has its name by now
             raise refusal(error, namespace) from error
 
 

@@ -80,10 +80,8 @@ class Reporter:
         seen = self._look_after_stop(job) if is_stopped else self._look(job)
         if seen is None:
             return None
-        if seen.state.is_terminal:
-            return self._ended(job, seen)
         self._explainer.note(job, seen)
-        return seen
+        return self._ended(job, seen) if seen.state.is_terminal else seen
 
     def _ended(self, job: Job, seen: Seen) -> Seen | None:
         """The end, or what is told until it may be."""
@@ -105,7 +103,9 @@ class Reporter:
         """The Job has gone because we stopped it: its last pod tells how it ended."""
         if job.has_pods:
             return Seen(state=JobState.STOPPING, attempt=self._attempt(job))
-        return gone_after_stop(job.attempts, self._attempt(job), job.told, is_unseen=job.is_unseen)
+        return gone_after_stop(
+            job.attempts, self._attempt(job), job.told, went_unseen=job.went_unseen
+        )
 
     def _attempt(self, job: Job) -> int:
         """The number of its latest attempt; the logs remember pods that are gone for long."""
@@ -114,6 +114,7 @@ class Reporter:
     def _log_is_whole(self, job: Job) -> bool:
         """Whether the end may be told: its log is complete, or was waited for long enough."""
         misses_pod = not job.attempts and self._inventory.lags_in_pods
+        misses_pod |= job.lacks_pods and not self._collector.attempts(job.name)
         if self._collector.is_complete(job.name) and not misses_pod:
             return True
         now, copied = time.monotonic(), self._collector.copied(job.name)

@@ -4,8 +4,12 @@ Resource versions of one kind of object are integers that only grow (KEP-5504 ma
 as long as the API server's database is not replaced by an older one; a new list is right then, too.
 """
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
 
 
 class ObjectRow(Protocol):
@@ -37,14 +41,27 @@ Key = tuple[str, str]
 """namespace, name"""
 
 
+@dataclass(frozen=True, slots=True)
+class Listener(Generic[Row]):
+    """Is told what changes; must be quick."""
+
+    changed: Callable[[Row | None, Row | None], None]
+    """called with the row before and after: None before it is there, and after it is gone. What is
+    gone is given as it was last, by the word of its deletion if there was one. A namesake with
+    another UID is gone first, then there."""
+    lost: Callable[[Row], None] | None = None
+    """called instead with a row that a list no longer has: nobody saw how it went"""
+    in_step: Callable[[], None] = lambda: None
+    """called when the rows lag behind no longer"""
+
+
 class RowStore(Generic[Row]):
     """Rows by namespace and name; tells every change. ``version``: what was seen so far."""
 
-    def __init__(self, changed: Callable[[Row | None, Row | None], None]) -> None:
+    def __init__(self, listener: Listener[Row]) -> None:
         self.rows: dict[Key, Row] = {}
         self.version = 0
-        self.tells_list = False
-        self._changed = changed
+        self._listener = listener
         self._meanwhile: dict[Key, Row] | None = None
 
     def begin_list(self) -> None:
@@ -62,14 +79,14 @@ class RowStore(Generic[Row]):
                 rows[key] = put
         self._meanwhile = None
         before, self.rows, self.version = self.rows, rows, version
-        self.tells_list = True
-        try:
-            for key, row in rows.items():
-                self._tell(before.pop(key, None), row)
-            for row in before.values():
-                self._changed(row, None)
-        finally:
-            self.tells_list = False
+        for key, row in rows.items():
+            old = before.pop(key, None)
+            if old is not None and old.uid != row.uid:
+                self._tell_lost(old)
+                old = None
+            self._tell(old, row)
+        for row in before.values():
+            self._tell_lost(row)
 
     def put(self, row: Row) -> None:
         """What a call of our own returned, unless it is older than what was seen."""
@@ -86,6 +103,9 @@ class RowStore(Generic[Row]):
         before = self.rows.get(key)
         if before is None or version_of(before) < version_of(row):
             self.rows[key] = row
+            if before is not None and before.uid != row.uid:
+                self._tell(before, None)
+                before = None
             self._tell(before, row)
 
     def remove(self, key: Key, version: int, last: Row | None = None) -> None:
@@ -94,14 +114,30 @@ class RowStore(Generic[Row]):
         if before is not None and version_of(before) <= version:
             del self.rows[key]
             same = last is not None and last.uid == before.uid
-            self._changed(last if same else before, None)
+            self._tell(last if same else before, None)
 
-    def _tell(self, before: Row | None, after: Row) -> None:
-        if before is not None and before.uid != after.uid:
-            self._changed(before, None)
-            before = None
-        if before is None or before.resource_version != after.resource_version:
-            self._changed(before, after)
+    # Whatever is wrong with one row, the others are told: a new list would not tell them again.
+
+    def _tell(self, before: Row | None, after: Row | None) -> None:
+        if before and after and before.resource_version == after.resource_version:
+            return
+        try:
+            self._listener.changed(before, after)
+        except Exception:  # see above
+            logger.exception("a change of %s was told in vain", _name_of(after or before))
+
+    def _tell_lost(self, row: Row) -> None:
+        if self._listener.lost is None:
+            self._tell(row, None)
+            return
+        try:
+            self._listener.lost(row)
+        except Exception:  # see above
+            logger.exception("the end of %s was told in vain", _name_of(row))
+
+
+def _name_of(row: ObjectRow | None) -> str:
+    return f"{row.namespace}/{row.name}" if row else "nothing"
 
 
 def version_of(row: ObjectRow) -> int:

@@ -9,7 +9,7 @@ starts a process runs in threads, on one job at a time.
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -400,9 +400,9 @@ class LocalExecutor:
         self._fill()
         return settled
 
-    async def write_off(self, names: Iterable[str]) -> None:
-        """Nothing to do: their logs have gone with their folders."""
-        del names
+    async def write_off(self, names: Iterable[str]) -> Collection[str]:
+        """All of them: their logs have gone with their folders."""
+        return tuple(names)
 
     async def settle(self, names: Iterable[str]) -> None:
         """The ends of these jobs are recorded: see ``Executor.settle``."""

@@ -20,6 +20,7 @@ from model_training.executors.kubernetes.collector import Collector
 from model_training.executors.kubernetes.kubeconfig import load_cluster
 from model_training.executors.kubernetes.objects import PodRow, decode_pod
 from model_training.executors.kubernetes.reflector import Reflector
+from model_training.executors.kubernetes.row_store import Listener
 from model_training.folders import DataFolder
 from model_training.logs.layout import Gap
 from model_training.logs.view import LogView
@@ -37,7 +38,7 @@ class LogLab:
         self.data = DataFolder(root)
         self.pods = f"/api/v1/namespaces/{namespace}/pods"
         self.done: list[str] = []
-        self.reflector = Reflector(api, self.pods, decode_pod, changed=self._changed)
+        self.reflector = Reflector(api, self.pods, decode_pod, listener=Listener(self._changed))
         self.collector = Collector(api, self.data, log_limit=1 << 30, done=self.done.append)
         self._following: asyncio.Task[None]
 

@@ -269,7 +269,7 @@ async def test_nothing_is_written_after_a_job_was_forgotten(
         path = lab.data.job("j").path
         shutil.rmtree(path)
         open_files = [
-            os.readlink(each) for each in Path("/proc/self/fd").iterdir() if each.exists()
+            str(each.readlink()) for each in Path("/proc/self/fd").iterdir() if each.exists()
         ]
         assert not [each for each in open_files if each.startswith(str(path))]
         await asyncio.sleep(0)

@@ -34,6 +34,7 @@ class Callers:
                 exit_code=chance.choice([0, 0, 1, 3, 77, 255]),
                 pieces=chance.randint(5, self.lab.pieces),
                 pause=chance.choice(self.lab.pauses),
+                linger=chance.choice(self.lab.lingers),
                 on_term=chance.choice(["die", "0", "9"]),
             )
             self.promises.append(promise)
@@ -52,7 +53,7 @@ class Callers:
         for job in self.service.insist("GET", "/training-jobs?state=active").json:
             promise = by_seed.get(job["parameters"].get("seed"))
             if promise and promise["pieces"] == ENDLESS:
-                promise["stop"] = True
+                asks("stop", promise)
                 self.service.insist("POST", f"/training-jobs/{job['name']}/stop")
             self.service.wait_for(job["name"], "ended")
 
@@ -81,6 +82,7 @@ class Callers:
         promise.update(pieces=ENDLESS)
         if self._submit(promise, key=f"key-{promise['seed']}"):
             self.service.wait_for(promise["name"], "running", "ended")
+            time.sleep(promise["linger"])
             self._stop(promise)
             self._follow(promise)
 
@@ -94,14 +96,16 @@ class Callers:
         promise.update(pieces=ENDLESS)
         if not self._submit(promise, key=f"key-{promise['seed']}"):
             return
-        promise["delete"] = True
         follower = threading.Thread(target=self._follow, args=(promise,), daemon=True)
         follower.start()
+        time.sleep(promise["linger"])
+        asks("delete", promise)
         # A ledger that is lost forgets that a delete was asked for; then the job is back.
         while self.service.insist("DELETE", f"/training-jobs/{promise['name']}").status != 404:
             lost = self.ledgers_removed
             while self.service.status(promise["name"]) and lost == self.ledgers_removed:
                 time.sleep(0.02)
+        self.lab.look_gone(promise["name"])
         follower.join()
 
     def _submit(self, promise: Promise, key: str | None = None) -> bool:
@@ -126,10 +130,17 @@ class Callers:
         return True
 
     def _stop(self, promise: Promise) -> None:
-        promise["stop"] = True
+        asks("stop", promise)
         answer = self.service.insist("POST", f"/training-jobs/{promise['name']}/stop")
         self.lab.expect(answer.status in {200, 202}, f"stop: {answer}")
         self.service.wait_for(promise["name"], "ended")
 
     def _follow(self, promise: Promise) -> None:
         self.resumes += self.lab.follow(self.service, promise).resumes
+
+
+def asks(what: str, promise: Promise) -> None:
+    """Note that it is about to be asked for, and since when: the first time counts."""
+    if promise["asked_at"] is None:
+        promise["asked_at"] = time.monotonic()
+    promise[what] = True

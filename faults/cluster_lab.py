@@ -33,12 +33,13 @@ class ClusterLab(Lab):
     patience_s = 180.0  # after an outage Kubernetes' own parts wait up to half a minute each
     pieces = 120
     pauses = (0.02, 0.05)
+    lingers = (0.0, 6.0)  # the latter for long enough that a log without a word of it is a loss
 
     def __init__(self, name: str, seed: int) -> None:
         self.cluster = Cluster()
         self.kubeconfig = self.cluster.kubeconfig
         self.namespace = f"faults-{uuid.uuid4().hex[:10]}"
-        self.cuts: list[list[float]] = []  # from when to when the runtime was stopped, by the clock
+        self.away: list[tuple[float, float]] = []  # from when to when what is broken here was
         self.unavoidable = Counter[str]()
         self.in_step: list[float] = []
         super().__init__(name, seed)
@@ -54,9 +55,9 @@ class ClusterLab(Lab):
     def _prepare(self) -> None:
         self.truth.chmod(0o1777)  # jobs run as another user
         self.registry = OwnRegistry(self.root / "registry")
-        self.at_end.append(self.registry.stop)
+        self.at_end.callback(self.registry.stop)
         self.registry.start()
-        self.at_end.append(self._leave)
+        self.at_end.callback(self._leave)
         self._make({"kind": "Namespace", "metadata": {"name": self.namespace}})
         self.image = self._image()
         self.publish("words")
@@ -91,8 +92,9 @@ class ClusterLab(Lab):
 
     def put_network_between(self) -> None:
         """Let the services of this campaign reach the API server through a network to cut."""
-        self.network = Toxiproxy(self.cluster.url, self.root / "toxiproxy.log")
-        self.at_end.append(self.network.end)
+        self.network = Toxiproxy(self.root / "toxiproxy.log")
+        self.at_end.callback(self.network.end)
+        self.network.lead_to(self.cluster.url)
         direct = self.cluster.kubeconfig.read_text()
         through = f"https://127.0.0.1:{self.network.port}"
         self.kubeconfig = self.root / "kubeconfig"
@@ -111,7 +113,9 @@ class ClusterLab(Lab):
             "kubectl": str(programs_folder() / "kubectl"),
             "kubeconfig": str(self.cluster.kubeconfig),
             "namespace": self.namespace,
-            "cuts": self.cuts,
+            "away": self.away,
+            "dead": service.dead,
+            "cuts": self.away if self.name == "containerd-restart" else [],
             "node_breaks": self.name in {"kubelet-restart", "containerd-restart"},
         }
         verdict = super().sit(service, promises, cluster=place, **more)
@@ -122,10 +126,25 @@ class ClusterLab(Lab):
         verdict = self.sit(service, promises, recovered=recovered)
         self.in_step.append(verdict.get("in_step_s", float("inf")))
 
+    def look_gone(self, name: str) -> None:
+        left: list[str] = []
+
+        def is_seen() -> bool:
+            try:
+                there = self.kubectl("get", "jobs,pods", "-o", "name", "--request-timeout=5s")
+            except RuntimeError:  # the API server is away; what is there later was there before
+                return False
+            left.extend(line for line in there.split() if name in line)
+            return True
+
+        self.until(is_seen, f"nobody tells what is left of {name}", self.patience_s)
+        self.expect(not left, f"{name} is told as gone, and there are still {left}")
+
     def finish(self, service: Service, promises: list[Promise]) -> None:
         super().finish(service, promises)
         self.judge(service, [])  # the cluster has nothing of them
-        self.cuts.clear()
+        self.away.clear()
+        service.dead.clear()
         self.figures |= {
             "in step again after at most, seconds": max(self.in_step, default=0.0),
             "unavoidable": dict(+self.unavoidable) or "nothing",
@@ -143,7 +162,7 @@ class ClusterLab(Lab):
         self.kubectl("create", "-f", "-", given={"apiVersion": "v1", **wanted})
 
     def _leave(self) -> None:
-        self.kubectl("delete", "namespace", self.namespace, "--wait=false")
+        self.kubectl("delete", "namespace", self.namespace, "--wait=false", "--ignore-not-found")
 
 
 def heal() -> None:

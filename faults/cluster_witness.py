@@ -1,7 +1,8 @@
 """The witness of a cluster: asks kubectl too what there is. Imports nothing of the product.
 
 Beside what ``witness.py`` reads there is ``cluster``: ``kubectl``, ``kubeconfig``, ``namespace``,
-and ``cuts`` (from when to when, by the clock, containerd was stopped, which passes output on);
+and from when to when (monotonic seconds) something was not there: ``away``, a part of the cluster
+or the network to it; ``dead``, the service; ``cuts``, containerd, which passes output on.
 ``node_breaks`` says that it is parts of the node that break.
 With ``recovered`` (monotonic seconds) it only judges whether the service is in step with the
 cluster again in time, and prints how long that took as ``in_step_s``.
@@ -9,12 +10,14 @@ cluster again in time, and prints how long that took as ``in_step_s``.
 What Kubernetes itself makes unavoidable, counted as ``unavoidable`` and no violation:
 
 - ``stopped, end of its log lost``: a stop deletes the pod, and its log with it; who cannot be
-  asked meanwhile has nothing left to ask. The log says so with a gap.
+  asked meanwhile has nothing left to ask. The log says so with a gap. What the job had printed
+  some seconds before the stop was asked for is no part of that, unless something was away or dead
+  then: in that case what it had printed some seconds before that began.
 - ``stopped, exit code lost``: the same, of the pod's last status.
 - ``torn by containerd``: it keeps in memory what it has read of a line; a restart loses that,
   and nobody is told. One hole a restart, of at most 16 KiB, in a log.
 - ``ended while containerd was away``: it has lost the exit code when it comes back, and makes up
-  none; what the job printed since is lost with it.
+  none; what the job printed since is lost with it, and what it printed until then is not.
 - ``given up by the node while it started``: a container whose start its kubelet or containerd did
   not live to see is a failed one, and a pod that is never restarted fails with it.
 - ``CR dropped``: ``\\r\\n`` is ``\\n`` in the node's log.
@@ -25,13 +28,15 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 
 from witness import Witness, alike, sit, without
 
 STEP_S = 10.0  # seconds after the recovery until every state is right
 LEFT_S = 60.0  # seconds until a stopped job's pod has left, whose end is told before
 ENDING_S = 1.0  # at most, from a job's last note to its end, and to containerd's knowing of it
+COPIED_S = 3.0  # at most, from when a job prints something until the service and followers have it
+CAUGHT_UP_S = 10.0  # the same, of what was printed while something was away, once it is back
+ALIVE_S = 5.0  # the same, while the service was dead, once it answers again
 TORN_BYTES = 16 * 1024  # of containerd's buffer
 NOT_STARTED = ("failed", "StartFailed", None)
 MADE_UP = ("failed", "Error", None)
@@ -91,13 +96,24 @@ class ClusterWitness(Witness):
         self.place = case["cluster"]
         self.unavoidable = Counter[str]()
         self.notes["unavoidable"] = self.unavoidable
+        blind = [(began, ended + CAUGHT_UP_S) for began, ended in self.place["away"]]
+        blind += [(began, ended + ALIVE_S) for began, ended in self.place["dead"]]
+        self.blind = sorted(blind, key=lambda span: span[1], reverse=True)
 
     def judge(self) -> None:
         if "recovered" in self.case:
             self.judge_step()
             return
+        self.judge_gone()
         self.cluster = self.settled()
         super().judge()
+
+    def judge_gone(self) -> None:
+        """What is not listed has left nothing: while its pod is there, a job is not gone."""
+        names = {job["name"] for job in json.loads(self.get("/training-jobs")[1])}
+        cluster = Cluster(self.place)
+        strangers = (cluster.jobs.keys() | cluster.pods.keys()) - names
+        self.expect(not strangers, f"in the cluster, and not listed: {sorted(strangers)}")
 
     def settled(self) -> Cluster:
         """The cluster, once nothing in it is about to go."""
@@ -126,7 +142,12 @@ class ClusterWitness(Witness):
                 told = listed.get(name, {"state": "gone"})["state"]
                 right = before.states(promised) | after.states(promised)
                 words[name] = f"{name} ({promised['kind']}) is told as {told}, not {sorted(right)}"
-                if told in right:
+                is_gone = told == "gone" and promised["kind"] == "delete"
+                if is_gone:  # what is there now was there when that was told
+                    there = after.count(name)
+                    early = f"{name} is told as gone, with {there[0]} Jobs and {there[1]} pods"
+                    self.expect(there == (0, 0), early)
+                if is_gone or told in right:
                     del behind[name]
             before = after
         self.notes["in_step_s"] = round(time.monotonic() - recovered, 2)
@@ -134,12 +155,6 @@ class ClusterWitness(Witness):
         for name in behind:
             said = words.get(name, f"{name}: nothing was told")
             self.violations.append(f"{said}, {STEP_S:g} s after the recovery")
-
-    def judge_list(self, listed: list[dict]) -> None:
-        super().judge_list(listed)
-        names = {job["name"] for job in listed}
-        strangers = (self.cluster.jobs.keys() | self.cluster.pods.keys()) - names
-        self.expect(not strangers, f"in the cluster, and not listed: {sorted(strangers)}")
 
     def judge_left(self, promised: dict) -> None:
         super().judge_left(promised)
@@ -159,7 +174,7 @@ class ClusterWitness(Witness):
         if promised["stop"] and starts and end == ("stopped", None, None):
             self.unavoidable["stopped, exit code lost"] += 1
             return True
-        if end == MADE_UP and self.ended_in_cut(job["name"]):
+        if end == MADE_UP and self.cut_of_end(job["name"]) is not None:
             self.unavoidable["ended while containerd was away"] += 1
             return True
         if end == NOT_STARTED and not starts and self.place["node_breaks"]:
@@ -170,20 +185,31 @@ class ClusterWitness(Witness):
     def judge_job(self, promised: dict, job: dict) -> None:
         before = len(self.violations)
         super().judge_job(promised, job)
-        if len(self.violations) > before and self.place["cuts"]:
-            wrote = (Path(self.case["truth"]) / job["name"]).stat().st_mtime
-            near = [(round(wrote - a, 2), round(wrote - b, 2)) for a, b in self.place["cuts"]]
-            self.violations[-1] += f"; it wrote last so long after begin and end of cuts: {near}"
+        for _, _, began in self.truth_notes(job["name"])[:1]:  # what it notes is by our clock, too
+            early = f"{job['name']}: started at {began}, asked for at {promised['sent']}"
+            self.expect(promised["sent"] <= float(began), early)
+        if len(self.violations) > before:
+            times = {"wrote last": self.wrote_last(job["name"]), "was asked": promised["asked_at"]}
+            absences = {key: self.place[key] for key in ("away", "dead", "cuts")}
+            self.violations[-1] += f"; {times}, {absences}"
 
-    def ended_in_cut(self, name: str) -> bool:
-        """Whether the last that the job wrote down fell into the runtime's absence."""
-        wrote = (Path(self.case["truth"]) / name).stat().st_mtime
-        return any(began - ENDING_S <= wrote <= ended for began, ended in self.place["cuts"])
+    def wrote_last(self, name: str) -> float | None:
+        """When the job made its last note; None if it never started."""
+        notes = self.truth_notes(name)
+        return float(notes[-1][-1]) if notes else None
+
+    def cut_of_end(self, name: str) -> float | None:
+        """When the runtime went, if the last that the job wrote down fell into its absence."""
+        wrote = self.wrote_last(name)
+        if wrote is None:
+            return None
+        cuts = self.place["cuts"]
+        return next((began for began, ended in cuts if began - ENDING_S <= wrote <= ended), None)
 
     def printed(self, promised: dict, pieces: int) -> bytes:
         whole = super().printed(promised, pieces)
         self.unavoidable["CR dropped"] += whole.count(b"\r\n")
-        return whole.replace(b"\r\n", b"\n")
+        return on_node(whole)
 
     def may_have_gaps(self, promised: dict) -> bool:
         return promised["stop"] or promised["delete"]
@@ -192,16 +218,42 @@ class ClusterWitness(Witness):
         self, promised: dict, log: bytes, wanted: bytes, missing: list[tuple[int, int]]
     ) -> bool:
         if not missing:
-            end_is_lost = self.ended_in_cut(promised["name"])
-            return log == self.torn(log, wanted) or (end_is_lost and self.is_begin(log, wanted))
+            began = self.cut_of_end(promised["name"])
+            until = float("inf") if began is None else began - COPIED_S
+            return self.has_enough(promised, log, wanted, until)
         # A gap of one position stands for as many bytes as there may be.
-        start, end = missing[-1]
-        at_the_end = len(missing) == 1 and end - start == 1 and start == len(log)
-        self.unavoidable["stopped, end of its log lost"] += at_the_end
-        return at_the_end and self.is_begin(log, wanted)
+        if not self.may_have_gaps(promised) or missing != [(len(log), len(log) + 1)]:
+            return False
+        is_fair = self.has_enough(promised, log, wanted, self.copied_until(promised))
+        self.unavoidable["stopped, end of its log lost"] += is_fair
+        return is_fair
 
-    def is_begin(self, log: bytes, whole: bytes) -> bool:
-        return self.torn(log, whole).startswith(log)
+    def is_cut_off(
+        self, promised: dict, log: bytes, whole: bytes, missing: list[tuple[int, int]]
+    ) -> bool:
+        if promised["delete"]:  # what a follower got: the log has gone with the job
+            return self.has_enough(promised, log, whole, self.copied_until(promised))
+        return self.is_whole(promised, log, whole, missing)
+
+    def copied_until(self, promised: dict) -> float:
+        """Until when all that was printed must have been copied, as the end was asked for."""
+        moment = promised["asked_at"]
+        for began, ended in self.blind:  # the latest end first: one absence may begin in another
+            if began <= moment <= ended:
+                moment = began
+        return moment - COPIED_S
+
+    def has_enough(self, promised: dict, log: bytes, whole: bytes, until: float) -> bool:
+        """Whether it is what was printed first, and all that was printed until then."""
+        rest = self.torn(log, whole)
+        reached = len(log) + len(whole) - len(rest)
+        due = on_node(super().printed(promised, self.said(promised["name"], until)))
+        return rest.startswith(log) and reached >= len(due)
+
+    def said(self, name: str, until: float) -> int:
+        """How many pieces the job had printed by then."""
+        notes = [note for note in self.truth_notes(name) if note[0] == "said"]
+        return max((int(said) for _, said, when in notes if float(when) <= until), default=0)
 
     def torn(self, log: bytes, wanted: bytes) -> bytes:
         """What is wanted, but for what restarts of the runtime explain: a hole each."""
@@ -218,6 +270,11 @@ class ClusterWitness(Witness):
             self.unavoidable["torn by containerd"] += 1
             wanted = without(wanted, [(same, found)])
         return wanted
+
+
+def on_node(printed: bytes) -> bytes:
+    """What the node has of it."""
+    return printed.replace(b"\r\n", b"\n")
 
 
 if __name__ == "__main__":

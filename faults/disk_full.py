@@ -71,7 +71,7 @@ class Disk:
         self.folder = lab.root / "disk"
         self.folder.mkdir()
         mounts.tmpfs(self.folder, DISK)
-        lab.at_end.append(lambda: mounts.unmount(self.folder))
+        lab.at_end.callback(mounts.unmount, self.folder)
         self.careful = self._service("careful", RESERVE)
         self.careless = self._service("careless", 0)
         self.promises: list[Promise] = []

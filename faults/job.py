@@ -2,7 +2,8 @@
 
 So whoever knows the seed can say, byte for byte, what the log must hold. What the job really did
 (that it started, how far it printed, with which code it left, and why) it appends to a file of
-the witness, outside the service's data folder. Parameters, by their own names: ``seed``,
+the witness, outside the service's data folder: a line each, which ends with the machine's monotonic
+time, the same in a container and outside. Parameters, by their own names: ``seed``,
 ``pieces``, ``pause`` (seconds between two pieces), ``exit_code``, ``on_term`` (``die``, or the
 code to leave with), ``truth`` (folder of those files) and ``gate`` (wait at the end until this
 file is there).
@@ -12,6 +13,7 @@ import hashlib
 import os
 import signal
 import sys
+import time
 
 
 def piece(seed: int, number: int) -> bytes:
@@ -52,7 +54,8 @@ class Job:
         self.said = 0
 
     def note(self, *what: object) -> None:
-        os.write(self.truth, (" ".join(map(str, what)) + "\n").encode())
+        words = [*map(str, what), f"{time.monotonic():.3f}"]
+        os.write(self.truth, (" ".join(words) + "\n").encode())
 
     def leave(self, code: int, why: str) -> None:
         self.note("exit", code, self.said, why)
@@ -74,6 +77,7 @@ class Job:
             while data:
                 data = data[os.write(1, data) :]
             self.said = number + 1
+            self.note("said", self.said)
             self.rest(self.pause)
         while self.gate and not os.path.exists(self.gate):
             self.rest(0.1)

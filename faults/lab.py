@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +37,8 @@ class Lab:
     """until what was asked for is expected to have happened"""
     pieces = 40
     pauses = (0.005, 0.01, 0.02)
+    lingers = (0.0,)
+    """seconds until a job that runs is stopped, or one that was promised deleted"""
 
     def __init__(self, name: str, seed: int, place: Path | None = None) -> None:
         self.name = name
@@ -51,7 +53,8 @@ class Lab:
         self.checks = 0
         self.rounds = 0
         self.services: list[Service] = []
-        self.at_end: list[Callable[[], None]] = []
+        self.at_end = ExitStack()
+        self.at_end.callback(self._remove_folder)  # the last of all
         self._seeds = seed * 1_000_000
         self._lock = threading.Lock()
         self._make_pipelines()
@@ -63,6 +66,13 @@ class Lab:
         """Whatever happened: no process and no file of ours is left."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
+        self.at_end.callback(self._end_processes)  # the first: others take away what they stand on
+        try:
+            self.at_end.close()
+        except Exception as error:  # noqa: BLE001 - a finding, and all others were tidied up
+            self.violation(f"not all is tidied up: {error!r}")
+
+    def _end_processes(self) -> None:
         for service in self.services:
             with suppress(subprocess.TimeoutExpired):
                 service.end()
@@ -72,11 +82,11 @@ class Lab:
             self.violation(f"processes that cannot be ended: {left}")
         if self.violations:
             self._keep_words()
-        for leave in self.at_end:
-            leave()
         for cgroup in cgroups:
             with suppress(OSError):
                 cgroup.rmdir()
+
+    def _remove_folder(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
         if self.root.exists():
             self.violation(f"{self.root} cannot be removed")
@@ -128,7 +138,8 @@ class Lab:
             self._seeds += 1
             seed = self._seeds
         usual: dict[str, object] = {"pieces": 20, "pause": 0.01, "exit_code": 0, "on_term": "die"}
-        asked = {"name": None, "sent": None, "answered": None, "stop": False, "delete": False}
+        asked = {"name": None, "sent": None, "answered": None}
+        asked |= {"stop": False, "delete": False, "asked_at": None}
         return Promise({"seed": seed} | usual | asked | told)
 
     def parameters(self, promise: Promise) -> dict[str, object]:
@@ -162,6 +173,9 @@ class Lab:
 
     def judge_step(self, service: Service, promises: list[Promise], recovered: float) -> None:
         """Every state is right soon after a recovery (monotonic seconds)."""
+
+    def look_gone(self, name: str) -> None:
+        """Where others keep jobs, nothing is left of one that has just been told as gone."""
 
     def finish(self, service: Service, promises: list[Promise]) -> None:
         """Judge all jobs, and remove them."""

@@ -59,13 +59,11 @@ def kubelet_restarted(lab: ClusterLab) -> Iterator[None]:
 
 @contextmanager
 def containerd_restarted(lab: ClusterLab) -> Iterator[None]:
-    began = time.time()
     lab.cluster.kill("containerd", lab.random.choice([signal.SIGTERM, signal.SIGKILL]))
     try:
         yield
     finally:
         lab.mend()
-        lab.cuts.append([began, time.time()])
 
 
 @contextmanager
@@ -105,10 +103,12 @@ def campaign(lab: ClusterLab, count: int) -> None:
 def one(lab: ClusterLab, callers: Callers, outage: Outage) -> None:
     """One round."""
     some_run(lab, callers)
+    began = time.monotonic()
     with outage(lab):
         callers.send_in()
         time.sleep(lab.random.uniform(*OUTAGE_S))
     recovered = time.monotonic()
+    lab.away.append((began, recovered))
     lab.judge_step(callers.service, callers.promises, recovered)
     lab.rounds += 1
 

@@ -50,6 +50,8 @@ class Service:
         self.headers: dict[str, str] = {}
         self.is_up = threading.Event()
         self.started_at = 0.0
+        self.dead: list[tuple[float, float]] = []  # from when to when, between its lives
+        self.died_at: float | None = None
         self.patience_s = 60.0  # see Lab
 
     @property
@@ -77,6 +79,9 @@ class Service:
         self.address = (host, int(port))
         token = (self.data / "token").read_text().strip()
         self.headers = {"Authorization": f"Bearer {token}"}
+        if self.died_at is not None:
+            self.dead.append((self.died_at, time.monotonic()))
+            self.died_at = None
         self.is_up.set()
         return True
 
@@ -109,7 +114,7 @@ class Service:
         if process is None:
             return 0.0
         began = time.monotonic()
-        self.is_up.clear()
+        self._goes_down()
         process.send_signal(number)
         process.wait(timeout=seconds)
         took = time.monotonic() - began
@@ -120,11 +125,16 @@ class Service:
         """After its death; the return code."""
         assert self.process
         assert self.process.stdout
-        self.is_up.clear()
+        self._goes_down()
         code = self.process.wait()
         self.process.stdout.close()
         self.process = None
         return code
+
+    def _goes_down(self) -> None:
+        self.is_up.clear()
+        if self.died_at is None:  # else it did not come up since
+            self.died_at = time.monotonic()
 
     # Asking
 

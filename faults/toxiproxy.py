@@ -19,13 +19,16 @@ START_S = 10.0
 class Toxiproxy:
     """One process with one proxy, on a port of this machine."""
 
-    def __init__(self, upstream: str, log: Path) -> None:
+    def __init__(self, log: Path) -> None:
         self._control, self.port = free_port(), free_port()
         argv = [str(programs_folder() / "toxiproxy-server"), "-port", str(self._control)]
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 argv, stdout=output, stderr=output, start_new_session=True
             )
+
+    def lead_to(self, upstream: str) -> None:
+        """Once it is up, pass on what comes to ``port``."""
         self._until_up()
         address = urlsplit(upstream)
         listen = f"127.0.0.1:{self.port}"

@@ -7,7 +7,8 @@ files of its own jobs, nothing of the product.
 
 A job of the file: ``seed``, ``pieces``, ``on_term``, ``exit_code`` as it was told; ``name`` (null
 if the POST was never answered); ``sent`` and ``answered`` (when, on one clock); ``stop`` and
-``delete`` (asked for); ``reason`` (the end is known to be a failure with this reason);
+``delete`` (asked for), ``asked_at`` (when first, on that clock);
+``reason`` (the end is known to be a failure with this reason);
 ``has_gaps`` (its log may lack bytes); ``followed`` (what a follower got: ``file``, where missing
 bytes are NUL, ``end``, ``gaps``, ``faults``).
 """
@@ -88,14 +89,18 @@ class Witness:
 
     def truth(self, name: str | None) -> tuple[int, tuple[int, int, str] | None]:
         """How often a job started, and code, pieces said and why of its exit, if it says so."""
-        path = Path(self.case["truth"]) / (name or "-")
-        lines = path.read_text().splitlines() if path.exists() else []
-        starts = sum(line.startswith("start") for line in lines)
-        exits = [line.split() for line in lines if line.startswith("exit")]
+        notes = self.truth_notes(name)
+        starts = sum(note[0] == "start" for note in notes)
+        exits = [note for note in notes if note[0] == "exit"]
         if not exits:
             return starts, None
-        _, code, said, why = exits[-1]
+        _, code, said, why, _ = exits[-1]
         return starts, (int(code), int(said), why)
+
+    def truth_notes(self, name: str | None) -> list[list[str]]:
+        """The words of each note that a job made; none of one that never started."""
+        path = Path(self.case["truth"]) / (name or "-")
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 
     def judge_starts(self, promised: dict) -> None:
         starts, _ = self.truth(promised["name"])
@@ -116,7 +121,7 @@ class Witness:
             may = not told_gaps or self.may_have_gaps(promised)
             self.expect(may, f"{name}: a follower was told of gaps {told_gaps}")
             other = f"{name}: a follower got other bytes, {compared(got, whole)}"
-            self.expect(self.is_begin(got, whole), other)
+            self.expect(self.is_cut_off(promised, got, whole, told_gaps), other)
             self.expect(not followed["faults"], f"{name}: {followed['faults']}")
 
     def judge_left(self, promised: dict) -> None:
@@ -159,14 +164,11 @@ class Witness:
         missing = self.gaps
         self.expect(status == 200, f"{name}: log answers {status}")
         self.expect(not missing or self.may_have_gaps(promised), f"{name}: has gaps {missing}")
-        if left is not None:
-            wanted = self.printed(promised, left[1])
-            whole = self.is_whole(promised, log, wanted, missing)
-            other = f"{compared(log, wanted)}, {missing} are missing, {left}"
-            self.expect(whole, f"{name}: log is not what was printed; {other}")
-        else:
-            whole = self.printed(promised, promised["pieces"])
-            self.expect(self.is_begin(log, whole), f"{name}: log holds what was never printed")
+        wanted = self.printed(promised, promised["pieces"] if left is None else left[1])
+        is_right = self.is_cut_off if left is None else self.is_whole
+        other = f"{compared(log, wanted)}, {missing} are missing, {left}"
+        holds = is_right(promised, log, wanted, missing)
+        self.expect(holds, f"{name}: log is not what was printed; {other}")
         if promised.get("followed"):
             self.judge_follower(promised, log, missing)
 
@@ -185,8 +187,11 @@ class Witness:
         del promised  # all jobs of one machine are judged alike
         return log == without(wanted, missing)
 
-    def is_begin(self, log: bytes, whole: bytes) -> bool:
-        """Whether the log is what was printed first."""
+    def is_cut_off(
+        self, promised: dict, log: bytes, whole: bytes, missing: list[tuple[int, int]]
+    ) -> bool:
+        """The same of a job that did not live to say how far it got, or of its follower."""
+        del promised, missing  # how much of it there must be is not known here
         return whole.startswith(log)
 
     def judge_follower(self, promised: dict, log: bytes, missing: list[tuple[int, int]]) -> None:

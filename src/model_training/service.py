@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
+from model_training.access.actions import Action
 from model_training.access.decisions import (
-    Action,
     Resource,
+    pair_resource,
     pipeline_resource,
     service_resource,
 )
@@ -416,7 +417,4 @@ def _pair_resources(pairs: frozenset[tuple[str | None, str]]) -> tuple[Pairs, tu
     Kept, because there may be thousands of them, and they are the same from one list to the next.
     """
     ordered = tuple(sorted(pairs, key=str))
-    return ordered, tuple(
-        Resource("training_job", "", {"pipeline": pipeline, "owner": owner})
-        for pipeline, owner in ordered
-    )
+    return ordered, tuple(pair_resource(*pair) for pair in ordered)

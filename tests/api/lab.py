@@ -17,8 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from model_training.access.actions import Action
 from model_training.access.decisions import (
-    Action,
     Decider,
     Decision,
     LocalDecider,

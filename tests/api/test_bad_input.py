@@ -6,7 +6,8 @@ from urllib.parse import quote
 
 import pytest
 
-from model_training.access.decisions import Action, Decision, Resource
+from model_training.access.actions import Action
+from model_training.access.decisions import Decision, Resource
 from model_training.access.principals import Principal
 from tests.api.lab import Lab, lab
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from model_training.access.decisions import Action, Decision, LocalDecider, Resource
+from model_training.access.actions import Action
+from model_training.access.decisions import Decision, LocalDecider, Resource
 from model_training.access.principals import Principal
 from model_training.images.outcomes import Absent, Outcome, Present, Unknown, Unusable
 from model_training.images.reference import ImageReference, parse_registry

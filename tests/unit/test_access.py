@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from model_training.access.actions import Action
 from model_training.access.decisions import (
-    Action,
     Decision,
     LocalDecider,
     Resource,
     service_resource,
 )
 from model_training.access.guard import Guard
-from model_training.access.principals import LocalToken, Principal, read_or_create_token
+from model_training.access.principals import (
+    LocalToken,
+    Principal,
+    PrincipalKind,
+    read_or_create_token,
+)
 from model_training.errors import (
     AccessUnavailable,
     Forbidden,
@@ -25,7 +30,7 @@ from model_training.jobs import JobState, TrainingJob
 
 pytestmark = pytest.mark.anyio
 
-LOCAL = Principal("local", "local")
+LOCAL = Principal(PrincipalKind.LOCAL, "local", name="local")
 JOB = TrainingJob(
     name="model-training-digits-x",
     id="x",
@@ -117,7 +122,9 @@ async def test_the_local_decider_refuses_strangers():
 
     await guard.require(LOCAL, Action.CREATE, service_resource("local"))
     with pytest.raises(Forbidden):
-        await guard.require(Principal("jwt", "local"), Action.CREATE, service_resource("local"))
+        await guard.require(
+            Principal(PrincipalKind.USER, "local"), Action.CREATE, service_resource("local")
+        )
 
 
 async def test_a_hidden_job_and_an_absent_one_answer_the_same():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_training.access.principals import Principal
+from model_training.access.principals import Principal, PrincipalKind
 from model_training.errors import (
     ExecutorUnavailable,
     Fault,
@@ -260,7 +260,7 @@ def test_the_list_is_of_the_known_that_are_there():
 def spec_of(pipeline, **parameters):
     request = SubmitRequest(pipeline="digits", parameters=parameters)
     target = Target("kubernetes", "training", lambda _: {})
-    return build_spec(request, pipeline, Principal("token", "lea"), target)
+    return build_spec(request, pipeline, Principal(PrincipalKind.LOCAL, "lea"), target)
 
 
 def test_a_job_runs_the_image_that_was_checked():

@@ -4,30 +4,23 @@ Deny by default: a decider that cannot be asked raises ``AccessUnavailable``, an
 was asked for happens. Names are free of dots and colons, so that they fit every policy engine.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
-from model_training.access.principals import Principal
-from model_training.jobs import TrainingJob
-
-
-class Action(StrEnum):
-    """What may be done."""
-
-    CREATE = "create"
-    LIST = "list"
-    READ = "read"
-    READ_LOGS = "read_logs"
-    READ_OUTPUTS = "read_outputs"
-    STOP = "stop"
-    DELETE = "delete"
+from model_training.access.actions import Action
+from model_training.access.principals import Principal, PrincipalKind
+from model_training.jobs import TrainingJob, format_time
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """What it would be done to."""
+    """What it would be done to.
+
+    ``id`` is never empty, and of two resources of one question with the same type and id the
+    attributes are the same: a decision point may keep only one of them.
+    """
 
     type: str
     id: str
@@ -36,10 +29,15 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The answer, and why."""
+    """The answer, and why; ``id`` is the decision point's own name for it, if it has one."""
 
     permitted: bool
     reason: str = ""
+    id: str = ""
+
+
+PERMIT: Final = Decision(permitted=True)
+DENY: Final = Decision(permitted=False)
 
 
 class Decider(Protocol):
@@ -64,7 +62,7 @@ class LocalDecider:
     ) -> Sequence[Decision]:
         """Permit the local principal."""
         del action
-        return [Decision(permitted=principal.kind == "local")] * len(resources)
+        return [Decision(permitted=principal.kind is PrincipalKind.LOCAL)] * len(resources)
 
 
 def job_resource(job: TrainingJob) -> Resource:
@@ -72,8 +70,24 @@ def job_resource(job: TrainingJob) -> Resource:
     return Resource(
         "training_job",
         job.name,
-        {"pipeline": job.pipeline, "owner": job.owner, "state": str(job.state)},
+        {
+            "pipeline": job.pipeline or "",
+            "owner": job.owner,
+            "state": str(job.state),
+            "created_at": format_time(job.created_at),
+        },
     )
+
+
+def pair_resource(pipeline: str | None, owner: str) -> Resource:
+    """All jobs of one owner and pipeline as one resource, for lists.
+
+    What is decided about it holds for each of them. Its id says nothing, it only tells one pair
+    from another; decide by the attributes.
+    """
+    told = f"{pipeline or ''}\n{owner}".encode()
+    identity = f"jobs-{hashlib.sha256(told).hexdigest()[:24]}"
+    return Resource("training_job", identity, {"pipeline": pipeline or "", "owner": owner})
 
 
 def pipeline_resource(name: str, **attributes: object) -> Resource:

@@ -6,7 +6,8 @@ names by asking: a refused action on a named job is a 403 only for somebody who 
 
 from collections.abc import Sequence
 
-from model_training.access.decisions import Action, Decider, Resource, job_resource
+from model_training.access.actions import Action
+from model_training.access.decisions import Decider, Resource, job_resource
 from model_training.access.principals import Principal
 from model_training.errors import AccessUnavailable, Forbidden, JobNotFound
 from model_training.jobs import TrainingJob

@@ -7,7 +7,7 @@ from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from model_training.access.decisions import Action
+from model_training.access.actions import Action
 from model_training.access.guard import unknown_job
 from model_training.access.principals import Principal
 from model_training.api import answers

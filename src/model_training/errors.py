@@ -2,6 +2,7 @@
 
 ModelTrainingError
 ├── InvalidRequest            what was asked for breaks a rule (422); carries every fault found
+├── FilterTooWide             a list of more than can be decided about at once (422)
 │   └── InvalidDeclaration    a pipeline.toml, an image or its labels break a rule; each fault
 │                             names file, line and key, or image and label
 ├── MalformedRequest          the request cannot be read at all (400)
@@ -9,6 +10,7 @@ ModelTrainingError
 ├── UnsupportedMediaType      415
 ├── Unauthenticated           nobody, or nobody we know, is asking (401)
 ├── Forbidden                 somebody we know may not do this (403)
+├── TooManyRequests           one caller asks for more than their share (429)
 ├── NotFound                  404
 │   ├── PipelineNotFound      says where was looked and the nearest names
 │   ├── JobNotFound
@@ -20,7 +22,8 @@ ModelTrainingError
 ├── Unavailable               something we depend on cannot be asked now; try again (503)
 │   ├── ExecutorUnavailable
 │   ├── LedgerUnavailable
-│   ├── AccessUnavailable     cannot ask the decision point
+│   ├── AccessUnavailable     cannot ask the decision point, or who it is
+│   ├── AuditUnavailable      what would be done cannot be written down
 │   └── RegistryUnavailable   cannot tell whether there is such an image
 ├── DiskReserveReached        507
 ├── JobRejected               the executor will refuse this spec again, however often it is asked
@@ -98,12 +101,43 @@ class UnsupportedMediaType(ModelTrainingError):
     """The body must be JSON: send it with Content-Type: application/json."""
 
 
+class FilterTooWide(ModelTrainingError):
+    """The list would hold jobs of more pipelines and owners than can be decided about at once.
+
+    ``found`` is how many (pipeline, owner) there are, ``limit`` how many there may be.
+    """
+
+    def __init__(self, found: int, limit: int) -> None:
+        self.found = found
+        self.limit = limit
+        super().__init__(
+            f"The list would hold jobs of more than {limit} pipelines and owners, each of which "
+            "must be decided about; name a pipeline, a state or an owner."
+        )
+
+
 class Unauthenticated(ModelTrainingError):
     """Say who you are: send the token as Authorization: Bearer TOKEN."""
+
+    @property
+    def was_given(self) -> bool:
+        """Whether there was a credential, which is refused (RFC 6750, section 3.1)."""
+        return self.message != (type(self).__doc__ or "")
 
 
 class Forbidden(ModelTrainingError):
     """You may not do this."""
+
+
+class TooManyRequests(ModelTrainingError):
+    """You ask for more than your share; wait a moment.
+
+    ``retry_after`` is in seconds.
+    """
+
+    def __init__(self, message: str | None = None, *, retry_after: int = 1) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class NotFound(ModelTrainingError):
@@ -182,6 +216,10 @@ class LedgerUnavailable(Unavailable):
 
 class AccessUnavailable(Unavailable):
     """Whether you may do this cannot be asked now; try again."""
+
+
+class AuditUnavailable(Unavailable):
+    """The audit log cannot be written now, so nothing is changed; try again."""
 
 
 class RegistryUnavailable(Unavailable):

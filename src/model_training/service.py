@@ -296,6 +296,15 @@ class TrainingService:
         job = await self._job(principal, Action.READ_LOGS, name)
         return await read_log(self._data.job(name), job, selection)
 
+    async def permit_log(self, principal: Principal, name: str) -> None:
+        """Pass if the log may be read.
+
+        Raises:
+            JobNotFound: the job is not there, or may not even be read.
+            Forbidden: it may be read, but not its log.
+        """
+        await self._job(principal, Action.READ_LOGS, name)
+
     async def follow_log(
         self, principal: Principal, name: str, selection: LogSelection
     ) -> FollowedLog:
@@ -377,7 +386,7 @@ class TrainingService:
     async def pipelines(self, principal: Principal) -> list[Pipeline | BrokenPipeline]:
         """The pipelines that the principal may see; broken ones say what is wrong with them."""
         await self._guard.require(
-            principal, Action.LIST, Resource("training_pipeline", self._namespace)
+            principal, Action.LIST, pipeline_resource(self._namespace, all=True)
         )
         known = await self._source.list()
         resources = [pipeline_resource(pipeline.name or "") for pipeline in known]

@@ -11,6 +11,7 @@ module: pydantic costs more to load than the whole command.
 import difflib
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast
@@ -31,6 +32,10 @@ _OTHER_VARIABLES: Final = frozenset({
     "url", "token", "config", "job", "pipeline", "parameters", "parameters_file", "output",
     "crash_at",
 })  # fmt: skip
+# Settings that name a file or folder, relative to the TOML file that they stand in.
+_PATHS: Final = (
+    "data", "access", "tls_certificate", "tls_key", "kubeconfig", "registry_config",
+)  # fmt: skip
 _CENTURY_S: Final = 36_500 * 86_400.0
 
 
@@ -61,6 +66,20 @@ def _path(value: object) -> object:
         raise ValueError(str(error)) from None
 
 
+def _network(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return ipaddress.ip_network(value)
+    except ValueError:
+        raise ValueError("expects addresses or networks, such as 10.0.0.0/8") from None
+
+
+_ORIGIN: Final = re.compile(
+    r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:.]+\](:[0-9]{1,5})?"
+)
+
+_Network = Annotated[ipaddress.IPv4Network | ipaddress.IPv6Network, BeforeValidator(_network)]
 _Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=_CENTURY_S)]
 _Deadline = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=3600)]
 _Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=0, le=2**60)]
@@ -83,7 +102,8 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen at. Only loopback, as there is no access control for others yet."""
+    """Address to listen at. Beyond loopback only with ``access``, and with TLS or a proxy named in
+    ``trusted_proxies``, or tokens would cross the network for everybody to read."""
 
     port: int = Field(default=8642, ge=0, le=65_535)
     """TCP port; 0 takes a free one. The default needs no privileges."""
@@ -181,6 +201,33 @@ class Settings(BaseSettings):
     """Names accepted in Host beyond those of loopback, separated by commas in the environment;
     for a reverse proxy. Others are refused, as a web page may give its own name to 127.0.0.1."""
 
+    access: _Folder | None = None
+    """TOML file that says who may do what: issuers, API keys, the decision point, the audit log.
+    Without one, whoever can read the token file in the data folder may do everything."""
+
+    tls_certificate: _Folder | None = None
+    """PEM file of the certificate and those that it was signed by; HTTPS is spoken then. Read
+    again when it changes."""
+
+    tls_key: _Folder | None = None
+    """PEM file of its private key; by default it is in the file of the certificate."""
+
+    trusted_proxies: Annotated[tuple[_Network, ...], NoDecode, BeforeValidator(_by_comma)] = ()
+    """Addresses or networks of reverse proxies, separated by commas in the environment. From them
+    alone X-Forwarded-For is taken for the client's address, in the logs."""
+
+    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_by_comma)] = ()
+    """Origins, such as ``https://dash.example.org``, whose pages may ask this service, separated by
+    commas in the environment. None, as a page needs no help of other origins."""
+
+    principal_rate: int = Field(default=100, ge=1, le=100_000)
+    """Requests a second of one caller beyond this machine, after ten seconds' worth at once: no
+    person comes near it, and a loop gone wild takes half of a small server."""
+
+    principal_followers: int = Field(default=200, ge=1, le=1_000_000)
+    """Logs that one caller beyond this machine follows at once: some dashboards' worth, and far
+    from what all may follow together."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_booleans(cls, value: object, info: ValidationInfo) -> object:
@@ -191,19 +238,12 @@ class Settings(BaseSettings):
 
     @field_validator("host")
     @classmethod
-    def _loopback(cls, host: str) -> str:
-        if host == "localhost":
-            return host
-        try:
-            address = ipaddress.ip_address(host)
-        except ValueError:
-            raise ValueError("expects an address of this machine, such as 127.0.0.1") from None
-        if not address.is_loopback:
-            msg = (
-                "would serve other machines, and no access control is configured; "
-                "use 127.0.0.1, from elsewhere through an SSH tunnel"
-            )
-            raise ValueError(msg)
+    def _address(cls, host: str) -> str:
+        if host != "localhost":
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                raise ValueError("expects an address of this machine, such as 127.0.0.1") from None
         return host
 
     @field_validator("gpus")
@@ -220,6 +260,19 @@ class Settings(BaseSettings):
             if not host or not host.isascii() or any(sign in host for sign in "/:@* "):
                 raise ValueError("expects names of hosts, without scheme, port or wildcard")
         return tuple(host.lower() for host in hosts)
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("expects origins, such as https://dash.example.org, without path")
+        return origins
+
+    @property
+    def is_beyond_loopback(self) -> bool:
+        """Whether other machines can reach the address."""
+        return self.host != "localhost" and not ipaddress.ip_address(self.host).is_loopback
 
     def slots_with(self, gpus: int) -> int:
         """Jobs that run at once on this machine, which has ``gpus`` GPUs to hand out."""
@@ -248,7 +301,7 @@ def load_settings(*, config: Path | None = None, **explicit: object) -> Settings
         _refuse_unknown(name, str(file))
     below = {name: value for name, value in from_file.items() if not _variable(name)}
     try:
-        return Settings(**{**below, **given})  # pyright: ignore[reportArgumentType]
+        settings = Settings(**{**below, **given})  # pyright: ignore[reportArgumentType]
     except ValidationError as error:
         problems = [
             _problem(
@@ -257,6 +310,27 @@ def load_settings(*, config: Path | None = None, **explicit: object) -> Settings
             for fault in error.errors(include_url=False)
         ]
         raise SettingsError("\n".join(problems)) from None
+    _refuse_open(settings)
+    return settings
+
+
+def _refuse_open(settings: Settings) -> None:
+    """Refuse to serve other machines without asking who they are, or so that others can listen."""
+    if settings.tls_key and not settings.tls_certificate:
+        raise SettingsError("The setting tls_key is of no use without tls_certificate; give both.")
+    if not settings.is_beyond_loopback:
+        return
+    if settings.access is None:
+        raise SettingsError(
+            f"The setting host: {settings.host} would serve other machines, and no access control "
+            "is configured. Name a file with --access, or use 127.0.0.1, from elsewhere through "
+            "an SSH tunnel."
+        )
+    if not settings.tls_certificate and not settings.trusted_proxies:
+        raise SettingsError(
+            f"The setting host: {settings.host} would serve other machines without TLS. Give "
+            "tls_certificate, or name in trusted_proxies the proxy that speaks TLS in front."
+        )
 
 
 def _problem(
@@ -283,7 +357,7 @@ def _config_file() -> Path | None:
 
 
 def _read_file(file: Path) -> dict[str, object]:
-    """The values in a TOML file; relative folders in it are relative to it."""
+    """The values in a TOML file; relative paths in it are relative to it."""
     try:
         values = cast("dict[str, object]", tomllib.loads(file.read_text(encoding="utf-8")))
     except OSError as error:
@@ -292,8 +366,9 @@ def _read_file(file: Path) -> dict[str, object]:
     except (ValueError, RecursionError) as error:
         msg = f"The settings file {file} is not valid TOML: {error}. Correct it there."
         raise SettingsError(msg) from None
-    if isinstance(data := values.get("data"), str) and data:
-        values["data"] = file.parent / Path(data).expanduser()
+    for name in _PATHS:
+        if isinstance(path := values.get(name), str) and path:
+            values[name] = file.parent / Path(path).expanduser()
     if isinstance(folders := values.get("pipelines"), list):
         values["pipelines"] = [
             file.parent / Path(folder).expanduser() if isinstance(folder, str) else folder

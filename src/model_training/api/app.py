@@ -27,7 +27,9 @@ from model_training.api.problems import (
     plain_problem,
     problem_of,
 )
+from model_training.api.rechecks import RECHECK_S, Rechecks
 from model_training.api.routes import PipelineRoutes, ServiceRoutes, TrainingJobRoutes
+from model_training.api.shares import Shares
 from model_training.api.streaming import Streams
 from model_training.errors import ModelTrainingError
 from model_training.jobs import JSONObject
@@ -41,6 +43,7 @@ def create_app(
     *,
     settings: Settings,
     stopping: asyncio.Event,
+    recheck_s: float = RECHECK_S,
 ) -> FastAPI:
     """Everything that answers HTTP; serve it by ``deadlines.DeadlineProtocol``.
 
@@ -49,11 +52,19 @@ def create_app(
         authenticator: tells who asks.
         settings: for its limits and host names.
         stopping: set when the server goes; every stream ends then.
+        recheck_s: seconds between two questions whether a follower may go on.
     """
-    streams = Streams(stopping, max_followers=settings.max_followers)
+    shares = Shares(rate=settings.principal_rate, followers=settings.principal_followers)
+    streams = Streams(
+        stopping,
+        max_followers=settings.max_followers,
+        shares=shares,
+        rechecks=Rechecks(recheck_s),
+    )
     metrics = Metrics()
     app = _Application()
     app.state.authenticator = authenticator
+    app.state.shares = shares
     _add_routes(
         app,
         TrainingJobRoutes(service, streams),
@@ -64,7 +75,11 @@ def create_app(
     app.add_exception_handler(Refused, _answer_refusal)
     app.add_exception_handler(HTTPException, _answer_framework)
     rules = GateRules(
-        allowed_hosts=frozenset(settings.allowed_hosts), body_limit=settings.body_limit
+        allowed_hosts=frozenset(settings.allowed_hosts),
+        body_limit=settings.body_limit,
+        proxies=settings.trusted_proxies,
+        origins=frozenset(origin.encode() for origin in settings.cors_origins),
+        is_tls=settings.tls_certificate is not None,
     )
     app.add_middleware(Gate, rules, metrics.count)
     return app

@@ -21,6 +21,14 @@ import orjson
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from model_training.api.client_addresses import Network, client_address
+from model_training.api.cross_origin import (
+    allowing,
+    is_preflight,
+    is_same_origin,
+    origins_of,
+    preflight,
+)
 from model_training.api.problems import FOREIGN_HOST, FOREIGN_ORIGIN, INTERNAL, Problem, problem_of
 from model_training.api.streaming import ABORT
 from model_training.errors import RequestTooLarge
@@ -31,6 +39,14 @@ access_log = logging.getLogger("model_training.access")
 PROBES: Final = frozenset({"/livez", "/readyz"})
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 IMPOSSIBLE: Final = "\0"  # stands where a path cannot be decoded; no name and no file has it
+HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),  # what a caller may read, a cache between must not
+)
+STRICT_TRANSPORT: Final = (b"strict-transport-security", b"max-age=31536000")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HOST = re.compile(rb"([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.IGNORECASE)
 
@@ -45,6 +61,11 @@ class GateRules:
     """names under which the service is asked, beside those of loopback"""
     body_limit: int
     """bytes"""
+    proxies: tuple[Network, ...] = ()
+    """who is believed about the client's address"""
+    origins: frozenset[bytes] = frozenset()
+    """whose pages may ask, beside our own"""
+    is_tls: bool = False
 
 
 class Gate:
@@ -53,7 +74,8 @@ class Gate:
     def __init__(self, app: ASGIApp, rules: GateRules, count: Count) -> None:
         self._app = app
         self._hosts = LOOPBACK | {host.lower() for host in rules.allowed_hosts}
-        self._body_limit = rules.body_limit
+        self._rules = rules
+        self._headers = HEADERS + (STRICT_TRANSPORT,) * rules.is_tls
         self._count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,10 +83,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        passage = _Passage(scope, receive, send, self._body_limit)
+        passage = _Passage(scope, receive, send, self._rules.body_limit, self._headers)
+        passage.headers += self._allowing(scope)
+        address = (scope.get("client") or ("",))[0]
+        scope["state"]["client"] = client_address(address, scope["headers"], self._rules.proxies)
         try:
             if problem := self._refusal(scope, passage):
                 await problem.response(passage.request_id)(scope, receive, passage.send)
+            elif is_preflight(scope["method"], scope["headers"]) and self._allowing(scope):
+                await preflight()(scope, receive, passage.send)
             else:
                 await self._app(scope, passage.receive, passage.send)
         except ClientDisconnect:
@@ -83,20 +110,22 @@ class Gate:
         hosts = [value for name, value in headers if name == b"host"]
         if scope["path"] not in PROBES and not self._is_ours(hosts):
             return FOREIGN_HOST
-        if any(not _is_same_origin(v, hosts) for name, v in headers if name == b"origin"):
+        origins = origins_of(headers)
+        if any(o not in self._rules.origins and not is_same_origin(o, headers) for o in origins):
             return FOREIGN_ORIGIN
-        if passage.declared > self._body_limit:
-            return problem_of(too_large(self._body_limit))
+        if passage.declared > self._rules.body_limit:
+            return problem_of(too_large(self._rules.body_limit))
         return None
+
+    def _allowing(self, scope: Scope) -> list[tuple[bytes, bytes]]:
+        if not self._rules.origins:
+            return []
+        named = [o for o in origins_of(scope["headers"]) if o in self._rules.origins]
+        return allowing(named[0]) if len(named) == 1 else []
 
     def _is_ours(self, hosts: list[bytes]) -> bool:
         match = _HOST.fullmatch(hosts[0]) if len(hosts) == 1 else None
         return match is not None and match[1].decode().lower() in self._hosts
-
-
-def _is_same_origin(origin: bytes, hosts: list[bytes]) -> bool:
-    scheme, separator, authority = origin.partition(b"://")
-    return bool(separator) and scheme in {b"http", b"https"} and hosts == [authority]
 
 
 def too_large(limit: int) -> RequestTooLarge:
@@ -125,10 +154,17 @@ class _Passage:
 
     __slots__ = (
         "_began", "_is_complete", "_limit", "_read", "_receive", "_scope", "_send",
-        "declared", "request_id", "status",
+        "declared", "headers", "request_id", "status",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limit: int,
+        headers: tuple[tuple[bytes, bytes], ...],
+    ) -> None:
         self._scope, self._receive, self._send, self._limit = scope, receive, send, limit
         self._began = perf_counter()
         self._read = 0
@@ -142,6 +178,7 @@ class _Passage:
             elif name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
                 self.request_id = value.decode()
         scope["state"]["request_id"] = self.request_id
+        self.headers = [*headers, (b"x-request-id", self.request_id.encode())]
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -153,10 +190,11 @@ class _Passage:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            given = message.get("headers", ())
+            names = {name for name, _ in given}
             message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", self.request_id.encode()),
-                (b"x-content-type-options", b"nosniff"),
+                *given,
+                *(header for header in self.headers if header[0] not in names),
             ]
         else:
             self._is_complete = not message.get("more_body", False)
@@ -174,7 +212,7 @@ class _Passage:
         # The query is left out: it may hold what a client put there by mistake, such as a token.
         line = {
             "request_id": self.request_id,
-            "client": (self._scope.get("client") or ("",))[0],
+            "client": self._scope["state"].get("client", ""),
             "principal": self._scope["state"].get("principal"),
             "method": self._scope["method"],
             "path": self._scope["path"][:200],

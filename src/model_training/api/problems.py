@@ -19,6 +19,7 @@ from model_training.errors import (
     ModelTrainingError,
     PipelineNotFound,
     RangeNotSatisfiable,
+    TooManyRequests,
     Unavailable,
 )
 from model_training.jobs import JSONObject
@@ -36,8 +37,10 @@ STATUS: Final[Mapping[type[ModelTrainingError], int]] = {
     errors.RequestTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.RangeNotSatisfiable: 416,
+    errors.FilterTooWide: 422,
     errors.InvalidRequest: 422,
     errors.JobRejected: 422,
+    errors.TooManyRequests: 429,
     errors.Unavailable: 503,
     errors.DiskReserveReached: 507,
 }
@@ -102,8 +105,9 @@ def problem_of(error: ModelTrainingError) -> Problem:
 
 def _headers(error: ModelTrainingError) -> dict[str, str]:
     if isinstance(error, errors.Unauthenticated):
-        return {"WWW-Authenticate": "Bearer"}
-    if isinstance(error, Unavailable):
+        given = ' error="invalid_token"' if error.was_given else ""
+        return {"WWW-Authenticate": f"Bearer{given}"}
+    if isinstance(error, Unavailable | TooManyRequests):
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, RangeNotSatisfiable):
         return {"Content-Range": f"bytes */{error.size}", "Accept-Ranges": "bytes"}

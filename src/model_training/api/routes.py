@@ -1,6 +1,7 @@
 """The routes: each says who asks, reads what is asked, calls the service, and answers."""
 
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 from fastapi import Depends
@@ -8,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from model_training.access.actions import Action
+from model_training.access.asked import ASKED, Asked
 from model_training.access.guard import unknown_job
 from model_training.access.principals import Principal
 from model_training.api import answers
@@ -25,7 +27,8 @@ from model_training.api.queries import (
     read_no_query,
     read_submit_query,
 )
-from model_training.api.streaming import FollowedEvents, FollowedText, Streams
+from model_training.api.rechecks import Permit
+from model_training.api.streaming import FollowedEvents, Streamed, Streams
 from model_training.api.submissions import read_body, read_submission
 from model_training.errors import MalformedRequest
 from model_training.names import is_job_name
@@ -37,14 +40,38 @@ async def principal(request: Request) -> Principal:
 
     Raises:
         Unauthenticated: nobody we know.
-        MalformedRequest: it says so twice.
+        AccessUnavailable: who it is cannot be told now.
+        MalformedRequest: it says so twice, or where everybody reads it.
+        TooManyRequests: they ask for more than their share.
     """
-    if len(request.headers.getlist("authorization")) > 1:
-        raise MalformedRequest("The request has more than one Authorization header.")
+    state = request.scope["state"]
+    ASKED.set(
+        Asked(state["request_id"], request.method, request.scope["route"].path, state["client"])
+    )
+    _refuse_ambiguity(request)
     who: Principal = await request.app.state.authenticator.authenticate(request.headers)
-    request.scope["state"]["principal"] = who.id
+    state["principal"] = who.id
+    request.app.state.shares.take_request(who)
     return who
 
+
+def _refuse_ambiguity(request: Request) -> None:
+    """Two credentials may be of two people, and whoever checks the one may not see the other."""
+    if len(request.headers.getlist("authorization")) > 1:
+        raise MalformedRequest("The request has more than one Authorization header.")
+    if named := CREDENTIAL_HEADERS.intersection(request.headers):
+        name = min(named)
+        raise MalformedRequest(f"The header {name} is not read here; send Authorization alone.")
+    if CREDENTIAL_OPTIONS.intersection(name.lower() for name in request.query_params):
+        raise MalformedRequest(
+            "The URL holds a credential, which logs on its way keep; send it as Authorization: "
+            "Bearer TOKEN, and take this one for known to others."
+        )
+
+
+# Where other services take a credential, and where this one must not be thought to.
+CREDENTIAL_HEADERS: Final = frozenset({"proxy-authorization", "x-api-key", "x-auth-token"})
+CREDENTIAL_OPTIONS: Final = frozenset({"access_token", "token", "api_key", "apikey", "jwt"})
 
 Who = Annotated[Principal, Depends(principal)]
 
@@ -111,21 +138,23 @@ class TrainingJobRoutes:
         return answers.log(self._streams, answer, asked)
 
     async def _follow(self, who: Principal, name: str, asked: LogQuery) -> Response:
-        self._streams.admit_follower()
+        self._streams.admit_follower(who)
         try:
             followed = await self._service.follow_log(who, name, asked.selection)
         except BaseException:  # whatever it was: the place is free again
-            self._streams.dismiss_follower()
+            self._streams.dismiss_follower(who)
             raise
+        permit = Permit(who, name, partial(self._service.permit_log, who, name))
         headers = answers.log_headers(followed.job, followed.position)
         if asked.as_events:
             headers |= {
                 "Content-Type": answers.EVENTS,
                 "X-Accel-Buffering": "no",
             }  # no nginx holds it
-            return FollowedEvents(self._streams, self._frames.of(followed), headers)
+            frames = self._frames.of(followed)
+            return FollowedEvents(self._streams, frames, headers, permit=permit)
         headers["Content-Type"] = answers.TEXT
-        return FollowedText(self._streams, text_frames(followed), headers)
+        return Streamed(self._streams, text_frames(followed), headers, permit=permit)
 
     async def delete(self, request: Request, who: Who) -> Response:
         """DELETE /training-jobs/NAME."""

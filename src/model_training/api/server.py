@@ -13,8 +13,9 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from model_training.access.principals import LocalToken, read_or_create_token
 from model_training.api.app import create_app
 from model_training.api.composition import build_service
 from model_training.api.deadlines import DeadlineProtocol
+from model_training.api.tls import renew, tls_context
 from model_training.errors import DataFolderInUse, SettingsError
 from model_training.folders import DataFolder
 from model_training.jobs import ACTIVE
@@ -125,7 +127,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        url = _url(self._listener)
+        url = _url(self._listener, is_tls=self.config.is_ssl)
         self._announce(url)
         print(f"Model Training API ready at {url}", flush=True)  # noqa: T201 - people and scripts wait for this line
 
@@ -147,9 +149,10 @@ class _Server(uvicorn.Server):
             )
 
 
-def _url(listener: socket.socket) -> str:
+def _url(listener: socket.socket, *, is_tls: bool) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -199,6 +202,7 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
             server_header=False,
             ws="none",
             proxy_headers=False,  # nobody is trusted to say who the client is
+            ssl_context_factory=_tls(settings, stack),
             timeout_keep_alive=settings.keep_alive,  # pyright: ignore[reportArgumentType] - a delay
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
@@ -206,6 +210,19 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
         await _Server(config, listener, stopping, data).serve(sockets=[listener])
         await _say_what_stays(ledger)
     return 0
+
+
+def _tls(
+    settings: Settings, stack: AsyncExitStack
+) -> Callable[[uvicorn.Config, Callable[[], ssl.SSLContext]], ssl.SSLContext] | None:
+    """What uvicorn makes its TLS of, renewed until ``stack`` is left; None for plain HTTP."""
+    certificate = settings.tls_certificate
+    if certificate is None:
+        return None
+    context = tls_context(certificate, settings.tls_key)
+    renewal = asyncio.create_task(renew(context, certificate, settings.tls_key), name="renewal")
+    stack.callback(renewal.cancel)
+    return lambda _config, _default: context
 
 
 def _raise_descriptor_limit() -> None:

@@ -16,6 +16,9 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from model_training.access.principals import Principal
+from model_training.api.rechecks import Permit, Rechecks
+from model_training.api.shares import Shares
 from model_training.crash_points import reached
 from model_training.errors import Unavailable
 
@@ -32,26 +35,33 @@ class Cut(Exception):  # not in errors.py: nobody is answered with it
 class Streams:
     """Every answer that is being streamed."""
 
-    def __init__(self, stopping: asyncio.Event, *, max_followers: int) -> None:
+    def __init__(
+        self, stopping: asyncio.Event, *, max_followers: int, shares: Shares, rechecks: Rechecks
+    ) -> None:
         self._stopping = stopping
         self._max_followers = max_followers
+        self._shares = shares
+        self.rechecks = rechecks
         self._open: set[Streamed] = set()
         self._watcher: asyncio.Task[None] | None = None
         self.followers = 0
         """how many of them follow a log"""
 
-    def admit_follower(self) -> None:
+    def admit_follower(self, principal: Principal) -> None:
         """Take the place of one more follower, which ``dismiss_follower`` gives back.
 
         Raises:
             Unavailable: there are as many as this service carries.
+            TooManyRequests: there are as many as one caller may be.
         """
         if self.followers >= self._max_followers:
             raise Unavailable(f"{self.followers} clients follow logs already; try again later.")
+        self._shares.take_follower(principal)
         self.followers += 1
 
-    def dismiss_follower(self) -> None:
+    def dismiss_follower(self, principal: Principal) -> None:
         """A follower has gone, or did not come after all."""
+        self._shares.give_back_follower(principal)
         self.followers -= 1
 
     def enter(self, stream: "Streamed") -> None:
@@ -84,9 +94,8 @@ class Streamed(Response):
         headers: of the answer; with a Content-Length, the frames must add up to it.
         status_code: 200 or 206.
         close: called when nothing more is sent, whether or not a frame was taken.
+        permit: of a follower, who was admitted.
     """
-
-    is_follower = False
 
     def __init__(
         self,
@@ -96,6 +105,7 @@ class Streamed(Response):
         *,
         status_code: int = 200,
         close: Callable[[], None] | None = None,
+        permit: Permit | None = None,
     ) -> None:
         # The parent's constructor would render a body; what else it sets is set here.
         self.status_code = status_code
@@ -107,6 +117,7 @@ class Streamed(Response):
         self._streams = streams
         self._frames = frames
         self._close = close
+        self._permit = permit
         self._is_stopped = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,8 +131,8 @@ class Streamed(Response):
             else:
                 await self._stream(scope, receive, send)
         finally:
-            if self.is_follower:
-                self._streams.dismiss_follower()
+            if self._permit is not None:
+                self._streams.dismiss_follower(self._permit.principal)
             if self._close is not None:
                 self._close()
 
@@ -129,10 +140,14 @@ class Streamed(Response):
         self._connect(send, scope["extensions"][ABORT])
         self._streams.enter(self)
         self._task = asyncio.create_task(self._pump())
+        if self._permit is not None:
+            self._streams.rechecks.enter(self, self._permit)
         try:
             await self._until_gone(receive)
         finally:
             self._streams.leave(self)
+            if self._permit is not None:
+                self._streams.rechecks.leave(self, self._permit)
             self._task.cancel()
             await asyncio.wait([self._task])
 
@@ -141,6 +156,14 @@ class Streamed(Response):
         if not self._is_stopped:
             self._is_stopped = True
             self._task.cancel()
+
+    def expel(self, reason: str) -> None:
+        """End the stream, because it is no longer permitted."""
+        self._last_words(reason)
+        self.stop()
+
+    def _last_words(self, reason: str) -> None:
+        """Text has no place for any: it is cut."""
 
     def _connect(self, send: Send, abort: Callable[[], None]) -> None:
         self._send = send
@@ -176,16 +199,9 @@ class Streamed(Response):
         self._abort()
 
 
-class FollowedText(Streamed):
-    """A log as chunked text for as long as its job lives."""
-
-    is_follower = True
-
-
 class FollowedEvents(Streamed):
-    """A log as server-sent events: kept alive while nothing comes, and told of a shutdown."""
+    """A log as server-sent events: kept alive while nothing comes, and told why it ends."""
 
-    is_follower = True
     quiet_s = 10.0  # seconds without a byte before a ping; the contract promises 15
     ping = b": ping\n\n"
     farewell = b'event: bye\ndata: {"retry_s":1}\n\n'
@@ -196,6 +212,9 @@ class FollowedEvents(Streamed):
         self._last_sent = self._clock()
         self._is_free = asyncio.Lock()
         self._is_complete = False
+
+    def _last_words(self, reason: str) -> None:
+        self.farewell = b'event: access_ended\ndata: {"reason":"%s"}\n\n' % reason.encode()
 
     async def _write(self, frame: bytes, *, more: bool = True) -> None:
         async with self._is_free:

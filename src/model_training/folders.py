@@ -3,6 +3,8 @@
 ```
 DATA/                      0700
   token                    0600, what the command and the client send
+  api-keys.json            0600, digests of API keys, with api-keys.lock held to change them
+  audit.jsonl              0600, a line a decision, where an access file is used
   server.lock server.json  who serves this folder: held lock; url, pid, version
   ledger.sqlite3           what happened; rebuilt from jobs/ when it is lost
   pipelines/NAME           the folder of a pipeline that was registered for good
@@ -113,6 +115,16 @@ class DataFolder(NamedTuple):
     def token(self) -> Path:
         """The local token."""
         return self.root / "token"
+
+    @property
+    def api_keys(self) -> Path:
+        """The keys that ``access key create`` makes."""
+        return self.root / "api-keys.json"
+
+    @property
+    def audit(self) -> Path:
+        """What was decided."""
+        return self.root / "audit.jsonl"
 
     @property
     def server_lock(self) -> Path:

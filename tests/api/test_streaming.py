@@ -48,7 +48,7 @@ async def serving(
     """An application that answers with one stream, and a client that asked for it."""
     stopping = asyncio.Event()
     streams = new_streams(stopping, recheck_s)
-    permit = Permit(who, "job", ask) if make is Hasty else None
+    permit = Permit(who, "job", ask) if issubclass(make, FollowedEvents) else None
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if permit:

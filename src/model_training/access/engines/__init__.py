@@ -1,0 +1,1 @@
+"""What decides: a file of roles, decision points over HTTP, or the cluster."""

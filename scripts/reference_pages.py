@@ -16,7 +16,13 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BeforeValidator
 
 from model_training.cli.main import cli
-from model_training.executors.kubernetes.rights import RIGHTS, Right
+from model_training.executors.kubernetes.rights import (
+    ACCESS_REVIEWS,
+    REVIEW_RIGHTS,
+    RIGHTS,
+    TOKEN_REVIEWS,
+    Right,
+)
 from model_training.settings import PREFIX, Settings
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
@@ -78,6 +84,33 @@ apiVersion: rbac.authorization.k8s.io/v1
 kind: ClusterRoleBinding
 metadata: {name: model-training}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: model-training}
+subjects:
+- {kind: ServiceAccount, namespace: training, name: model-training}
+"""
+REVIEW_WORDS = """\
+Only where the [access file](../howto/decide-with-kubernetes.md) says so, and beside the others:
+`[kubernetes]` needs the first, `engine = "kubernetes"` the second. While one is missing, who comes
+in that way, or is to be decided about, is answered 503, and the service's log names the right.
+Tokens are of the whole cluster, so a ClusterRole has to give the first; to be decided about is of
+the namespace of the service alone. Whoever may review tokens can tell whose a token is, and
+nothing else.
+"""
+TOKENS_BINDING = """\
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: model-training-tokens}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: model-training-tokens}
+subjects:
+- {kind: ServiceAccount, namespace: training, name: model-training}
+---
+"""
+DECISION_BINDING = """\
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {namespace: training, name: model-training-decisions}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: model-training-decisions}
 subjects:
 - {kind: ServiceAccount, namespace: training, name: model-training}
 """
@@ -196,7 +229,22 @@ def rights_page() -> str:
     cluster_role = role_of("ClusterRole", "name: model-training", everywhere)
     objects = f"\n## A Role\n\n{ROLE_WORDS}\n```yaml\n{role}{ROLE_BINDING}```\n"
     wide = f"\n## All namespaces\n\n{WIDE_WORDS}\n```yaml\n{cluster_role}{WIDE_BINDING}```\n"
-    return RIGHTS_INTRO + MADE + table + objects + wide
+    return RIGHTS_INTRO + MADE + table + objects + wide + _review_rights()
+
+
+def _review_rights() -> str:
+    """What access control needs besides."""
+    lines = ["| API group | resource | verb | needed to | where |", "|---|---|---|---|---|"]
+    for right in REVIEW_RIGHTS:
+        where = "in the whole cluster" if right.of_cluster else "in its own namespace"
+        cells = (f"`{right.group}`", f"`{right.resource}`", f"`{right.verb}`", right.why, where)
+        lines.append(f"| {' | '.join(cells)} |")
+    table = "\n".join(lines) + "\n"
+    tokens = role_of("ClusterRole", "name: model-training-tokens", [TOKEN_REVIEWS])
+    named = "namespace: training, name: model-training-decisions"
+    decisions = role_of("Role", named, [ACCESS_REVIEWS])
+    objects = f"{tokens}{TOKENS_BINDING}{decisions}{DECISION_BINDING}"
+    return f"\n## Access control\n\n{REVIEW_WORDS}\n{table}\n```yaml\n{objects}```\n"
 
 
 def role_of(kind: str, metadata: str, rights: Iterable[Right]) -> str:

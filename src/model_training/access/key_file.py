@@ -7,16 +7,17 @@ When a key was used last is not kept: that would be a write a request, and the a
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
 
 from model_training.access.actions import Action
 from model_training.access.patterns import parse_pattern
-from model_training.errors import MalformedRequest, SettingsError
-from model_training.strict_json import parse_json
+from model_training.errors import SettingsError
 
 KEY_FILE_BYTES: Final = 8 * 2**20  # some 20,000 keys; read at once when one of them changes
 
@@ -38,6 +39,14 @@ class KeyRecord:
     revoked_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _KeyFile:
+    keys: tuple[KeyRecord, ...]
+
+
+_FILE: Final = TypeAdapter(_KeyFile)
+
+
 def read_keys(path: Path) -> list[KeyRecord]:
     """All keys; none if there is no file yet.
 
@@ -53,32 +62,17 @@ def read_keys(path: Path) -> list[KeyRecord]:
     if len(body) > KEY_FILE_BYTES:
         raise ValueError(f"is larger than {KEY_FILE_BYTES} bytes")
     try:
-        plain = cast("dict[str, list[dict[str, object]]]", parse_json(body))
-        return [_record(entry) for entry in plain["keys"]]
-    except (KeyError, TypeError, AttributeError, MalformedRequest) as error:
-        raise ValueError(f"is not a file of API keys: {error}") from None
-
-
-def _record(entry: dict[str, object]) -> KeyRecord:
-    values = dict(entry)
-    for name in ("actions", "pipelines"):
-        values[name] = tuple(str(part) for part in cast("list[object]", values[name]))
-    record = KeyRecord(**values)  # pyright: ignore[reportArgumentType] - looked at below
-    known = isinstance(record.id, str) and isinstance(record.digest, str)
-    if not known or not isinstance(record.name, str):
-        raise TypeError("a text is something else")
-    times = (record.created_at, record.expires_at, record.revoked_at or 0.0)
-    if any(isinstance(time, bool) or not isinstance(time, int | float) for time in times):
-        raise TypeError("a time is something else")
-    for action in record.actions:
-        Action(action)
-    for pattern in record.pipelines:
-        parse_pattern(pattern)
-    return record
+        records = _FILE.validate_json(body, strict=True).keys
+        for record in records:
+            _ = [Action(action) for action in record.actions]
+            _ = [parse_pattern(pattern) for pattern in record.pipelines]
+    except ValidationError as error:
+        raise ValueError(f"is not a file of API keys: {error.errors()[0]['msg']}") from None
+    return list(records)
 
 
 @contextmanager
-def changing(path: Path) -> Iterator[Callable[[Sequence[KeyRecord]], None]]:
+def changing(path: Path) -> Generator[Callable[[Sequence[KeyRecord]], None]]:
     """What writes the keys, while nobody else does.
 
     Raises:

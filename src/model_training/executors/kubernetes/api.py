@@ -91,9 +91,11 @@ class KubernetesApi:
         """The body of the answer."""
         return await self._call(_Request("GET", path, params), timeout_s)
 
-    async def post(self, path: str, body: bytes, params: Params = NONE) -> bytes:
-        """The body of the answer to this JSON."""
-        return await self._call(_Request("POST", path, params, body), CALL_S)
+    async def post(
+        self, path: str, body: bytes, params: Params = NONE, *, at_most: int | None = None
+    ) -> bytes:
+        """The body of the answer to this JSON; a longer one than ``at_most`` bytes is none."""
+        return await self._call(_Request("POST", path, params, body), CALL_S, at_most)
 
     async def delete(self, path: str, body: bytes, params: Params = NONE) -> bytes:
         """The body of the answer; ``body`` is the JSON of DeleteOptions."""
@@ -142,14 +144,24 @@ class KubernetesApi:
                 transport.abort()  # a TLS farewell would wait half a minute for a silent peer
             response.close()
 
-    async def _call(self, request: "_Request", timeout_s: float) -> bytes:
+    async def _call(
+        self, request: "_Request", timeout_s: float, at_most: int | None = None
+    ) -> bytes:
         limits = aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S)
         response = await self._answer(self._calls, request, limits)
         async with response:
             try:
-                return await response.read()
+                if at_most is None:
+                    return await response.read()
+                body = await _up_to(response.content, at_most + 1)
             except _CUT as error:
                 raise self._unavailable(error) from Unanswered()
+        if len(body) > at_most:
+            raise ExecutorUnavailable(
+                f"The API server {self.config.server} answers with more than {at_most} bytes.",
+                retry_after=1,
+            ) from Unanswered()
+        return body
 
     async def _answer(
         self, session: aiohttp.ClientSession, request: "_Request", limits: aiohttp.ClientTimeout

@@ -5,6 +5,7 @@ all of them at once, but may be incomplete, and does not know what an authorizer
 decides: https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,10 +31,12 @@ class Right:
     """what cannot be done without it, after "to" """
     widens: bool = False
     """whether it is needed in all namespaces, where jobs are followed there"""
+    of_cluster: bool = False
+    """whether there is only one for the whole cluster"""
 
     def namespace(self, own: str, *, all_namespaces: bool) -> str | None:
         """Where it is needed; None: in all namespaces."""
-        return None if self.widens and all_namespaces else own
+        return None if self.of_cluster or (self.widens and all_namespaces) else own
 
 
 _BATCH: Final = "batch"
@@ -55,6 +58,19 @@ RIGHTS: Final = (
     Right("list", "events", _CORE, "say why a job does not start", widens=True),
 )
 """All that it asks for. Everybody who is logged in may ask about rights (``system:basic-user``)."""
+
+TOKEN_REVIEWS: Final = Right(
+    "create", "tokenreviews", "authentication.k8s.io",
+    "tell whose token of the cluster somebody shows", of_cluster=True,
+)  # fmt: skip
+"""Where tokens of the cluster are a way in."""
+ACCESS_REVIEWS: Final = Right(
+    "create", "localsubjectaccessreviews", "authorization.k8s.io",
+    "ask what the cluster's roles permit somebody",
+)  # fmt: skip
+"""Where the cluster's roles decide."""
+REVIEW_RIGHTS: Final = (TOKEN_REVIEWS, ACCESS_REVIEWS)
+"""What access control asks for, each only where it is configured so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +103,26 @@ def where_in_words(namespace: str | None) -> str:
 
 
 async def missing_rights(
-    api: KubernetesApi, namespace: str, *, all_namespaces: bool
+    api: KubernetesApi,
+    namespace: str,
+    *,
+    all_namespaces: bool,
+    rights: Sequence[Right] = RIGHTS,
 ) -> tuple[Missing, ...]:
-    """The rights that we do not have, in the order of ``RIGHTS``.
+    """The rights that we do not have, in their order.
 
     Args:
         api: of the cluster, entered.
         namespace: where jobs run.
         all_namespaces: whether those of other namespaces are followed too.
+        rights: that are needed.
 
     Raises:
         ExecutorUnavailable: the API server cannot be asked, or not about this; the message names
             where its address and our credentials stand, and what to do.
     """
     places = [
-        (right, right.namespace(namespace, all_namespaces=all_namespaces)) for right in RIGHTS
+        (right, right.namespace(namespace, all_namespaces=all_namespaces)) for right in rights
     ]
     # One after the other: a connection is enough, and each takes a millisecond or two.
     return tuple([

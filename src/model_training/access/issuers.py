@@ -1,0 +1,79 @@
+"""Who makes the JSON Web Tokens that are believed, and what is believed of them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from model_training.errors import SettingsError
+
+# Asymmetric alone: who can check a symmetric signature can also make one, and a public key must
+# never serve as such a secret.
+ALGORITHMS: Final = frozenset({
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+})  # fmt: skip
+TYPES: Final = ("at+jwt", "jwt")
+LEEWAY_LIMIT_S: Final = 60.0  # seconds; clocks that differ by more are broken
+_LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """One of them; see ``access_file.IssuerTable``, whose fields these are."""
+
+    name: str
+    issuer: str
+    audience: str
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    jwks: str | None = None
+    """where its keys are; None: where its discovery document says"""
+    key: Path | None = None
+    """a public key in PEM instead"""
+    types: tuple[str, ...] = TYPES
+    """values of ``typ``, in lower case; a token without one is a jwt"""
+    subject: str = "sub"
+    groups: str = "groups"
+    roles: str = "roles"
+    ca: Path | None = None
+    leeway_s: float = 30.0
+
+    def require_sound(self) -> None:
+        """Pass, or raise.
+
+        Raises:
+            SettingsError: no token of it could be believed safely.
+        """
+        place = f"The setting issuers[{self.name}]"
+        if not self.audience:
+            raise SettingsError(f"{place}.audience: it is empty; tokens for others would be taken.")
+        if strangers := sorted(set(self.algorithms) - ALGORITHMS):
+            known = ", ".join(sorted(ALGORITHMS))
+            raise SettingsError(
+                f"{place}.algorithms: {strangers[0]} is none that a public key checks; {known} are."
+            )
+        if not 0 <= self.leeway_s <= LEEWAY_LIMIT_S:
+            raise SettingsError(f"{place}.leeway: expects 0 to {LEEWAY_LIMIT_S:.0f} seconds.")
+        for name, url in (("jwks", self.jwks), ("issuer", self._discovered)):
+            if url is not None and not is_safe_url(url):
+                raise SettingsError(
+                    f"{place}.{name}: {url} is not https, and whoever is between could put other "
+                    "keys in its place."
+                )
+
+    @property
+    def _discovered(self) -> str | None:
+        return self.issuer if self.jwks is None and self.key is None else None
+
+    @property
+    def discovery_url(self) -> str:
+        """Of its OpenID configuration (OpenID Connect Discovery 1.0, section 4)."""
+        return f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether what comes from there is from there: TLS, or this machine."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return bool(parts.hostname)
+    return parts.scheme == "http" and _LOOPBACK.fullmatch(parts.hostname or "") is not None

@@ -69,6 +69,10 @@ BAD = {
         ISSUER.replace('"corp"', '"corp:a"') + ROLES,
         r"The setting issuers\[0\]\.name in ",
     ),
+    "a name that is another way's": (
+        ISSUER.replace('"corp"', '"kubernetes"') + ROLES,
+        r"The setting name of kubernetes in .*: ids that begin with it are those of another way",
+    ),
     "roles without a file": (
         f'{ISSUER}[decisions]\nengine = "roles"',
         r"The setting decisions\.file in .*: roles needs it",

@@ -82,7 +82,7 @@ FAULTS = {
     "it answers twice": text(201, '{"status": {}, "status": {"authenticated": true}}'),
     "it answers more behind": text(201, '{"status": {}} {"status": {"authenticated": true}}'),
     "it answers no number": text(201, '{"status": NaN}'),
-    "it answers too much": text(201, '{"fill": "' + "x" * 256 * 1024 + '"}'),
+    "it answers too much": text(201, '{"status": {}}' + " " * 256 * 1024),
     "it answers no text": body(b'{"kind": "\xff"}'),
     "it answers what is not packed": body(b"{}", **{"Content-Encoding": "gzip"}),
     "it answers half": cut,
@@ -201,14 +201,31 @@ async def test_an_api_server_that_is_away_is_left_alone_after_5_failures(
     assert caplog.text.count(f"{TOKENS} failed") == 2
 
 
+def cluster_at(port: int) -> ClusterConfig:
+    credentials = FixedCredentials(Grant("t0ken"))
+    return ClusterConfig(
+        server=f"http://127.0.0.1:{port}", namespace="n", credentials=credentials, origin="a test"
+    )
+
+
+async def test_what_speaks_no_http_is_not_repeated(caplog: pytest.LogCaptureFixture):
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(SECRET.encode())
+        writer.write(f"{SECRET}\r\n\r\n".encode())
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with KubernetesApi(cluster_at(port)) as api:
+            with pytest.raises(AccessUnavailable, match="gives no whole answer"):
+                await Reviewing(api)(TOKENS, BODY)
+    assert SECRET not in caplog.text
+
+
 async def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    credentials = FixedCredentials(Grant("t0ken"))
-    config = ClusterConfig(
-        server=f"http://127.0.0.1:{port}", namespace="n", credentials=credentials, origin="a test"
-    )
-    async with KubernetesApi(config) as api:
+    async with KubernetesApi(cluster_at(port)) as api:
         with pytest.raises(AccessUnavailable, match="cannot be reached"):
             await Reviewing(api)(TOKENS, BODY)
 

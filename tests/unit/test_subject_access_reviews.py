@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_training.access.actions import Action
@@ -92,6 +92,7 @@ def test_each_action_has_its_words(action: Action, resource: Resource, asked: tu
 TYPES = ("training_pipeline", "training_job", "training_service", "training_jobs", "")
 
 
+@settings(deadline=None)
 @given(st.sampled_from(Action), st.sampled_from(TYPES), st.text(max_size=8), st.text(max_size=8))
 def test_different_actions_are_never_the_same_question(
     action: Action, kind: str, name: str, pipeline: str
@@ -252,6 +253,7 @@ def test_what_is_neither_yes_nor_no_is_not_understood(answer: dict[str, Any]):
 _any = st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.lists(st.booleans())
 
 
+@settings(deadline=None)
 @given(
     st.fixed_dictionaries(
         {},

@@ -238,6 +238,7 @@ def _given(value: object) -> str:
     return "" if isinstance(value, dict) else f", got {shortened(value)}"
 
 
+_TAKEN: Final = frozenset({"kubernetes", "key", "local"})
 _NEEDED: Final = {"roles": "file", "authzen": "url", "aissemble": "url", "opa": "url"}
 _ONLY_OF: Final = {
     "file": {"roles"},
@@ -271,6 +272,11 @@ def _refuse_inconsistent(access: AccessFile, path: Path) -> None:
                 f"{engine}. Remove it."
             )
     for issuer in access.issuers:
+        if issuer.name in _TAKEN:
+            raise SettingsError(
+                f"The setting name of {issuer.name} in {path}: ids that begin with it are those of "
+                "another way in. Choose another name."
+            )
         if issuer.jwks is None and issuer.key is None and not _is_url(issuer.issuer):
             raise SettingsError(
                 f"The setting issuer of {issuer.name} in {path}: it is no address at which keys "

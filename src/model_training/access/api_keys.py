@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE: Final = "key"  # before the slash in the ids of those who hold one
 SECRET_BYTES: Final = 32
+_UNREAD: Final = (0, 0, 0, 0)  # the status of no file: the next use reads it again
 ID_BYTES: Final = 5  # 8 signs of base32; 10**12 of them are never guessed twice by chance
 LIFETIME_LIMIT_S: Final = 366 * 86_400.0  # seconds: a key that nobody renews is one nobody minds
 _KEY: Final = re.compile(r"mta_([a-z2-7]{8})_([A-Za-z0-9_-]{43})")
@@ -59,22 +60,24 @@ def make_key(
         expires_at=round(now + lifetime_s, 3),
     )
     with changing(path) as write:
-        write([*_known(path), record])
+        write([*known_keys(path), record])
     return f"mta_{identity}_{secret}", record
 
 
 def revoke_key(path: Path, identity: str, now: float | None = None) -> KeyRecord:
-    """End a key before its time.
+    """End a key before its time. One that was revoked already stays revoked since then.
 
     Raises:
         NotFound: there is none with this id.
         SettingsError: the file cannot be read or written.
     """
     with changing(path) as write:
-        records = _known(path)
+        records = known_keys(path)
         for at, record in enumerate(records):
             if record.id == identity:
-                ended = replace(record, revoked_at=round(now or time.time(), 3))
+                if record.revoked_at is not None:
+                    return record
+                ended = replace(record, revoked_at=round(time.time() if now is None else now, 3))
                 write([*records[:at], ended, *records[at + 1 :]])
                 return ended
     raise NotFound(f"There is no API key with the id {identity!r} in {path}.")
@@ -86,15 +89,16 @@ def known_keys(path: Path) -> list[KeyRecord]:
     Raises:
         SettingsError: the file cannot be read.
     """
-    return _known(path)
-
-
-def _known(path: Path) -> list[KeyRecord]:
     try:
         return read_keys(path)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(f"The file of API keys {path} cannot be used: {reason}.") from None
+        msg = f"The file of API keys {path} cannot be used: it {_reason(error)}."
+        raise SettingsError(msg) from None
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """What the file is or has, to follow its name; without the path that an OSError repeats."""
+    return f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 class ApiKeys:
@@ -111,12 +115,18 @@ class ApiKeys:
     def __init__(self, path: Path, now: Callable[[], float] = time.time) -> None:
         self._path = path
         self._now = now
-        if (status := _status(path)) and status[3] & 0o077:
-            raise SettingsError(
-                f"The setting api_keys.file: {path} can be read by others; run: chmod 600 {path}"
-            )
-        self._seen = status
-        self._records: dict[str, KeyRecord] | None = {r.id: r for r in _known(path)}
+        self._told = ""
+        try:
+            self._seen = _status(path)
+            if self._seen and self._seen[3] & 0o077:
+                raise SettingsError(
+                    f"The setting api_keys.file: {path} can be read by others; "
+                    f"run: chmod 600 {path}"
+                )
+            self._records: dict[str, KeyRecord] | None = _by_id(path)
+        except (OSError, ValueError) as error:
+            msg = f"The setting api_keys.file: {path} cannot be used: it {_reason(error)}."
+            raise SettingsError(msg) from None
 
     def is_key(self, token: str) -> bool:
         """Whether the token has the form of one."""
@@ -145,22 +155,36 @@ class ApiKeys:
             issuer=SOURCE,
             fingerprint=record.id,
             expires_at=record.expires_at,
-            ceiling=Ceiling(frozenset(map(Action, record.actions)), record.pipelines),
+            ceiling=Ceiling(frozenset(record.actions), record.pipelines),
         )
 
     def _current(self) -> dict[str, KeyRecord]:
-        status = _status(self._path)
-        if status != self._seen:
-            self._seen = status
-            try:
-                self._records = {record.id: record for record in read_keys(self._path)}
-            except (OSError, ValueError) as error:
-                # The last good file may hold a key that was revoked since.
-                self._records = None
-                logger.error("the file of API keys %s %s; no key is good", self._path, error)  # noqa: TRY400 - one line, no trace
+        try:
+            status = _status(self._path)
+            if status != self._seen:
+                self._seen = status
+                self._records = _by_id(self._path)
+                self._told = ""
+        except OSError as error:
+            # Perhaps only for now (too many open files): nothing says when it can be read again.
+            self._seen = _UNREAD
+            self._give_up(_reason(error))
+        except ValueError as error:
+            self._give_up(_reason(error))
         if self._records is None:
             raise AccessUnavailable("The file of API keys cannot be read now; try again.")
         return self._records
+
+    def _give_up(self, reason: str) -> None:
+        """The keys read before may hold one that was revoked since, so none of them is good."""
+        self._records = None
+        if reason != self._told:
+            self._told = reason
+            logger.error("the file of API keys %s %s; no key is good", self._path, reason)
+
+
+def _by_id(path: Path) -> dict[str, KeyRecord]:
+    return {record.id: record for record in read_keys(path)}
 
 
 def _status(path: Path) -> tuple[int, int, int, int] | None:

@@ -65,6 +65,17 @@ class LocalDecider:
         return [Decision(permitted=principal.kind is PrincipalKind.LOCAL)] * len(resources)
 
 
+class PermitAuthenticated:
+    """Whoever is known may do everything: the switch of older deployments, set to false."""
+
+    async def decide(
+        self, principal: Principal, action: Action, resources: Sequence[Resource]
+    ) -> Sequence[Decision]:
+        """Permit."""
+        del principal, action
+        return [PERMIT] * len(resources)
+
+
 def job_resource(job: TrainingJob) -> Resource:
     """A job as a resource, by its own recorded attributes."""
     return Resource(

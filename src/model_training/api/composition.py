@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from model_training.access.decisions import LocalDecider
 from model_training.access.guard import Guard
 from model_training.errors import RegistryUnavailable, SettingsError
 from model_training.executors.base import Executor
@@ -34,7 +33,7 @@ LOCAL_NAMESPACE = "local"
 
 
 async def build_service(
-    settings: Settings, data: DataFolder, ledger: Ledger, stack: AsyncExitStack
+    settings: Settings, data: DataFolder, ledger: Ledger, guard: Guard, stack: AsyncExitStack
 ) -> TrainingService:
     """Everything at work; ends when ``stack`` is left.
 
@@ -55,7 +54,7 @@ async def build_service(
         ledger=ledger,
         tracker=tracker,
         followers=followers,
-        guard=Guard(LocalDecider()),
+        guard=guard,
         data=data,
     )
     return TrainingService(parts, disk_reserve=settings.disk_reserve, namespace=namespace)

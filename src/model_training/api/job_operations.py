@@ -198,7 +198,8 @@ _LOG: Final = Operation(
     description="The bytes that the job printed, as they are. Empty while it has not started. "
     "`follow=true` sends what comes until the job has ended; a cut connection means that it has "
     "not. `Accept: text/event-stream` follows as server-sent events `state`, `log`, `gap`, "
-    "`reset`, `end` and `bye`, whose ids are positions to resume from with Last-Event-ID. "
+    "`reset`, `end`, `access_ended` and `bye`, whose ids are positions to resume from with "
+    "Last-Event-ID. "
     "A range ends where bytes are missing; one that begins there is answered 416.",
     options=(
         _NAME,

@@ -40,11 +40,13 @@ _ALWAYS: Final[Mapping[int, str]] = {
 _GUARDED: Final[Mapping[int, str]] = {
     401: "Nobody we know is asking.",
     422: "Every option or field that breaks a rule, each with its path.",
+    429: "You ask for more than your share; wait a moment.",
     503: "Something this service depends on cannot be asked now; try again.",
 }
 _PROBLEM_HEADERS: Final[Mapping[int, str]] = {
     401: "WWW-Authenticate",
     416: "Content-Range",
+    429: "Retry-After",
     503: "Retry-After",
 }
 
@@ -147,7 +149,9 @@ def describe(operations: Sequence[Operation], version: str) -> JSONObject:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token in the file `token` of the data folder.",
+                    "description": "A JSON Web Token of an issuer, an API key or a token of the "
+                    "cluster, as the service's access file says; without one, the token in the "
+                    "file `token` of the data folder.",
                 }
             },
         },

@@ -24,7 +24,7 @@ import uvicorn
 import uvloop
 
 import model_training
-from model_training.access.principals import LocalToken, read_or_create_token
+from model_training.api.access import access_of
 from model_training.api.app import create_app
 from model_training.api.composition import build_service
 from model_training.api.deadlines import DeadlineProtocol
@@ -181,13 +181,9 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
         stack.callback(listener.close)
         ledger = await Ledger.open(data.ledger)
         stack.push_async_callback(ledger.close)
-        service = await build_service(settings, data, ledger, stack)
-        app = create_app(
-            service,
-            LocalToken(read_or_create_token(data.token)),
-            settings=settings,
-            stopping=stopping,
-        )
+        access = await access_of(settings, data, stack)
+        service = await build_service(settings, data, ledger, access.guard, stack)
+        app = create_app(service, access.authenticator, settings=settings, stopping=stopping)
         protocol = partial(
             DeadlineProtocol,
             header_timeout=settings.header_timeout,

@@ -105,15 +105,17 @@ def create_command(
     its holder. Two keys of one name are one holder: make the new one before the old one ends.
     """
     from model_training.access.api_keys import make_key
+    from model_training.access.key_file import NAME_SIGNS
 
     talk.aim = "make an API key"
-    if not name.isprintable() or not 0 < len(name) <= 64:
-        raise click.BadParameter("expects 1 to 64 printable signs", param_hint="NAME")
+    if not name.isprintable() or not 0 < len(name) <= NAME_SIGNS:
+        msg = f"expects 1 to {NAME_SIGNS} printable signs"
+        raise click.BadParameter(msg, param_hint="NAME")
     key, record = make_key(
         _file(path), name, actions=sorted(actions), pipelines=pipelines, lifetime_s=expires
     )
-    talk.say(f"the key {record.id} of {name} ends {_day(record.expires_at)}; keep it, it is")
-    click.echo(key)
+    talk.say(f"the key {record.id} of {name} ends {_day(record.expires_at)}; it is not shown again")
+    talk.data(key)
 
 
 @key_group.command("list")

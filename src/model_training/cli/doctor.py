@@ -40,6 +40,12 @@ PATIENCE_S = 1.0
     metavar="F",
     help="Kubernetes: which cluster.",
 )
+@click.option(
+    "--access",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Who may do what, in TOML.",
+)
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @json_option
 @click.pass_obj
@@ -117,6 +123,10 @@ def _executor(chosen: dict[str, Any]) -> Iterator[Finding]:
     except SettingsError as error:
         yield Finding("fail", "settings", error.message, "serve does not start with them")
         return
+    if settings is not None:
+        from model_training.cli.access_findings import access_findings
+
+        yield from access_findings(settings)
     if settings is None or settings.executor == "local":
         yield from _machine()
         return

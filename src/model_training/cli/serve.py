@@ -36,6 +36,9 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     help="Kubernetes: a registry without TLS; may be repeated.",
 )
 @click.option("--outputs-claim", metavar="C", help="Kubernetes: claim for what jobs make.")
+@click.option("--access", type=_FILE, metavar="FILE", help="Who may do what, in TOML.")
+@click.option("--tls-certificate", type=_FILE, metavar="FILE", help="PEM; HTTPS is spoken then.")
+@click.option("--tls-key", type=_FILE, metavar="FILE", help="PEM; by default in the certificate's.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Settings in TOML.")
 @click.pass_obj
 def serve_command(talk: Talk, **chosen: Any) -> int:  # noqa: ANN401 Click's values

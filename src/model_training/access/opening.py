@@ -1,0 +1,149 @@
+"""From the access file to who asks and who decides: the one place that knows all of both.
+
+What is needed for one way alone is imported where that way is chosen, so that a service of one
+user loads none of it.
+"""
+
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from model_training.access.access_file import AccessFile, DecisionsTable, IssuerTable
+from model_training.access.audit import AuditFile, AuditLog, AuditStdout
+from model_training.access.credentials import Credentials
+from model_training.access.decisions import Decider, PermitAuthenticated
+from model_training.access.guard import PAIRS_LIMIT, Guard
+from model_training.access.principals import Authenticator, LocalToken
+from model_training.access.reviews import Review
+from model_training.errors import SettingsError
+from model_training.folders import DataFolder
+
+if TYPE_CHECKING:
+    from model_training.access.issuers import Issuer
+
+logger = logging.getLogger(__name__)
+
+# Those that are asked in this process have no bound on a list.
+_HERE: Final = frozenset({"roles", "permit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is it, and may they."""
+
+    authenticator: Authenticator
+    guard: Guard
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewingCluster:
+    """A cluster that can be asked about tokens and rights."""
+
+    review: Review
+    namespace: str
+    """in which rights count"""
+
+
+async def open_access(
+    file: AccessFile,
+    *,
+    data: DataFolder,
+    local: LocalToken,
+    cluster: ReviewingCluster | None,
+    stack: AsyncExitStack,
+) -> Access:
+    """What the file says, at work until ``stack`` is left.
+
+    Raises:
+        SettingsError: something that it names is not there, or not what it must be.
+    """
+    authenticator = await _credentials(file, local, cluster, stack)
+    decider = await _decider(file.decisions, cluster, stack)
+    audit = _audit(file, data, stack)
+    engine = file.decisions.engine
+    if engine == "permit":
+        logger.warning(
+            "authorization is switched off: whoever is authenticated may do everything here"
+        )
+    pairs_limit = None if engine in _HERE else PAIRS_LIMIT
+    guard = Guard(decider, engine=engine, audit=audit, pairs_limit=pairs_limit)
+    return Access(authenticator, guard)
+
+
+async def _credentials(
+    file: AccessFile, local: LocalToken, cluster: ReviewingCluster | None, stack: AsyncExitStack
+) -> Credentials:
+    issuers = keys = reviews = None
+    if file.issuers:
+        from model_training.access.jwt_tokens import Issuers
+
+        issuers = await stack.enter_async_context(Issuers([_issuer(t) for t in file.issuers]))
+    if file.api_keys is not None:
+        from model_training.access.api_keys import ApiKeys
+
+        keys = ApiKeys(file.api_keys.file)
+    if file.kubernetes is not None:
+        from model_training.access.token_reviews import TokenReviews
+
+        reviews = TokenReviews(_required(cluster, "kubernetes").review, file.kubernetes.audience)
+    return Credentials(
+        issuers=issuers, keys=keys, reviews=reviews, local=local if file.local_token else None
+    )
+
+
+def _issuer(table: IssuerTable) -> "Issuer":
+    from model_training.access.issuers import TYPES, Issuer
+
+    return Issuer(
+        name=table.name,
+        issuer=table.issuer,
+        audience=table.audience,
+        algorithms=table.algorithms,
+        jwks=table.jwks,
+        key=table.key,
+        types=TYPES if table.types is None else tuple(each.lower() for each in table.types),
+        subject=table.subject,
+        groups=table.groups,
+        roles=table.roles,
+        ca=table.ca,
+        leeway_s=table.leeway,
+    )
+
+
+def _required(cluster: ReviewingCluster | None, setting: str) -> ReviewingCluster:
+    if cluster is None:
+        raise SettingsError(
+            f"The setting {setting} of the access file needs a cluster to ask: use "
+            "--executor kubernetes, or another way."
+        )
+    return cluster
+
+
+async def _decider(
+    table: DecisionsTable, cluster: ReviewingCluster | None, stack: AsyncExitStack
+) -> Decider:
+    match table.engine:
+        case "permit":
+            return PermitAuthenticated()
+        case "roles":
+            from model_training.access.engines.roles import RolesDecider
+
+            assert table.file is not None  # noqa: S101 - seen when the file was read
+            return RolesDecider(table.file)
+        case "kubernetes":
+            from model_training.access.engines.subject_access_reviews import SubjectAccessReviews
+
+            asked = _required(cluster, "decisions.engine")
+            return SubjectAccessReviews(asked.review, asked.namespace, table.group)
+        case _:
+            raise NotImplementedError
+
+
+def _audit(file: AccessFile, data: DataFolder, stack: AsyncExitStack) -> AuditLog:
+    if file.audit is not None and file.audit.file == "-":
+        return AuditStdout()
+    path = file.audit.file if file.audit is not None else data.audit
+    log = AuditFile(path)  # pyright: ignore[reportArgumentType] - a path, as it is not "-"
+    stack.callback(log.close)
+    return log

@@ -1,0 +1,41 @@
+"""Who may use this service: the access file's word, or that of whoever has the local token."""
+
+from contextlib import AsyncExitStack
+
+from model_training.access.access_file import AccessFile, read_access_file
+from model_training.access.decisions import LocalDecider
+from model_training.access.guard import Guard
+from model_training.access.opening import Access, ReviewingCluster, open_access
+from model_training.access.principals import LocalToken, read_or_create_token
+from model_training.folders import DataFolder
+from model_training.settings import Settings
+
+
+async def access_of(settings: Settings, data: DataFolder, stack: AsyncExitStack) -> Access:
+    """What the settings say, at work until ``stack`` is left.
+
+    Raises:
+        SettingsError: it cannot be done as they say.
+    """
+    local = LocalToken(read_or_create_token(data.token))
+    if settings.access is None:
+        return Access(local, Guard(LocalDecider()))
+    file = read_access_file(settings.access)
+    cluster = await _cluster(settings, file, stack)
+    return await open_access(file, data=data, local=local, cluster=cluster, stack=stack)
+
+
+async def _cluster(
+    settings: Settings, file: AccessFile, stack: AsyncExitStack
+) -> ReviewingCluster | None:
+    """The cluster that jobs run in, if it is to be asked, by connections of its own."""
+    asks = file.kubernetes is not None or file.decisions.engine == "kubernetes"
+    if settings.executor != "kubernetes" or not asks:
+        return None
+    from model_training.executors.kubernetes.api import KubernetesApi
+    from model_training.executors.kubernetes.kubeconfig import load_cluster
+    from model_training.executors.kubernetes.reviewing import Reviewing
+
+    cluster = load_cluster(settings.kubeconfig)
+    api = await stack.enter_async_context(KubernetesApi(cluster))
+    return ReviewingCluster(Reviewing(api), settings.namespace or cluster.namespace)

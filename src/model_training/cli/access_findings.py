@@ -1,0 +1,88 @@
+"""Who may use the service that these settings would start: its posture, a line a matter.
+
+Read from the settings and the files that they name; nothing is asked over the network, because
+what cannot be reached now says nothing about what is configured.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from model_training.cli.findings import Finding
+from model_training.errors import SettingsError
+
+if TYPE_CHECKING:
+    from model_training.access.access_file import AccessFile
+    from model_training.settings import Settings
+
+
+def access_findings(settings: "Settings") -> Iterator[Finding]:
+    """The posture."""
+    yield _reach(settings)
+    yield _encryption(settings)
+    if settings.access is None:
+        yield Finding("ok", "who comes in", "whoever can read the token file of the data folder")
+        yield Finding("ok", "who decides", "nobody: the one user may do everything")
+    else:
+        yield from _of_file(settings)
+    proxies = ", ".join(str(network) for network in settings.trusted_proxies)
+    yield Finding("ok", "trusted proxies", proxies or "none; a client is where it connects from")
+    origins = ", ".join(settings.cors_origins)
+    yield Finding("ok", "pages of other origins", origins or "none may ask")
+    share = f"{settings.principal_rate} requests a second, {settings.principal_followers} logs"
+    yield Finding("ok", "share of one caller", f"{share} followed at once; the local user has none")
+
+
+def _reach(settings: "Settings") -> Finding:
+    if not settings.is_beyond_loopback:
+        return Finding("ok", "reach", f"{settings.host}: this machine alone")
+    return Finding("ok", "reach", f"{settings.host}: other machines too")
+
+
+def _encryption(settings: "Settings") -> Finding:
+    if settings.tls_certificate is not None:
+        return Finding("ok", "encryption", f"TLS by {settings.tls_certificate}")
+    if settings.is_beyond_loopback:
+        found = "none here; the proxies in front speak TLS, or tokens can be read on the way"
+        return Finding("warn", "encryption", found, "make sure of it, or give tls_certificate")
+    return Finding("ok", "encryption", "none, and nothing leaves this machine")
+
+
+def _of_file(settings: "Settings") -> Iterator[Finding]:
+    from model_training.access.access_file import read_access_file
+
+    assert settings.access is not None  # noqa: S101 - the caller has looked
+    try:
+        file = read_access_file(settings.access)
+    except SettingsError as error:
+        yield Finding("fail", "access file", error.message, "serve does not start with it")
+        return
+    yield Finding("ok", "who comes in", "; ".join(_ways(file)))
+    yield from _decisions(file)
+    log = file.audit.file if file.audit is not None else "audit.jsonl in the data folder"
+    yield Finding("ok", "audit log", "the standard output" if log == "-" else str(log))
+
+
+def _ways(file: "AccessFile") -> Iterator[str]:
+    for issuer in file.issuers:
+        yield f"tokens of {issuer.issuer} for {issuer.audience} (as {issuer.name}/...)"
+    if file.api_keys is not None:
+        yield f"API keys in {file.api_keys.file}"
+    if file.kubernetes is not None:
+        yield f"tokens of the cluster for {file.kubernetes.audience}"
+    if file.local_token:
+        yield "whoever can read the token file"
+
+
+def _decisions(file: "AccessFile") -> Iterator[Finding]:
+    table = file.decisions
+    if table.engine == "permit":
+        found = "nobody: authorization is switched off, whoever comes in may do everything"
+        yield Finding("warn", "who decides", found, "choose an engine in [decisions]")
+        return
+    where = table.url or table.file or "the cluster's own roles"
+    yield Finding("ok", "who decides", f"{table.engine}: {where}")
+    if table.plain_http:
+        found = "decisions cross the network without TLS; whoever is between can say yes"
+        yield Finding("warn", "decision point", found, "use https, and remove plain_http")
+    if table.cache:
+        yield Finding("ok", "kept decisions", f"a yes for {table.cache:g} s, never to stop or delete")

@@ -3,7 +3,7 @@
 ```
 DATA/                      0700
   token                    0600, what the command and the client send
-  api-keys.json            0600, digests of API keys, with api-keys.lock held to change them
+  api-keys.json            0600, digests of API keys, with api-keys.json.lock held to change them
   audit.jsonl              0600, a line a decision, where an access file is used
   server.lock server.json  who serves this folder: held lock; url, pid, version
   ledger.sqlite3           what happened; rebuilt from jobs/ when it is lost

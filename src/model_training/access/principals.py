@@ -68,7 +68,8 @@ class Principal:
     groups: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     fingerprint: str = ""
-    """12 hexadecimal digits that tell one credential from another in the audit log"""
+    """tells one credential from another in the audit log, and nothing about it: 12 hexadecimal
+    digits of a digest, or the id of an API key"""
     expires_at: float | None = None
     """seconds since 1970 at which the credential ends"""
     ceiling: Ceiling | None = None

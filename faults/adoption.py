@@ -1,7 +1,8 @@
 """Many running jobs, the server killed under them: the next one adopts all of them, at once.
 
 Three times over the same jobs, as one start of a process tells as much about the machine's other
-work as about the service; the median counts.
+work as about the service; the median counts. On a machine on which a service without any job takes
+longer to start than it should, adoption may take longer by as much.
 """
 
 import statistics
@@ -12,6 +13,7 @@ from lab import Lab, Promise
 from service import Service
 
 ADOPTED_S = 2.0  # from the start of the process until all are listed as running
+IDLE_S = 0.5  # the same of a service without jobs, on a machine as it should be
 STARTED_S = 120.0  # for the jobs to start in the first place; what takes long is their Pythons
 CALLERS = 8
 ADOPTIONS = 3
@@ -29,9 +31,15 @@ def campaign(lab: Lab, count: int) -> None:
         list(callers.map(lambda promise: lab.submit(service, promise), promises))
     lab.until(lambda: running(service) == count, "not all jobs are running", STARTED_S)
     took = [adopt(service, count) for _ in range(ADOPTIONS)]
-    lab.figures |= {"jobs": count, "seconds to adopt": " ".join(f"{each:.2f}" for each in took)}
+    idle = statistics.median(start_idle(lab) for _ in range(ADOPTIONS))
+    lab.figures |= {
+        "jobs": count,
+        "seconds to adopt": " ".join(f"{each:.2f}" for each in took),
+        "seconds to start without jobs": round(idle, 2),
+    }
     median = statistics.median(took)
-    lab.expect(median < ADOPTED_S, f"adopted after {median:.2f} s")
+    bound = ADOPTED_S * max(1.0, idle / IDLE_S)
+    lab.expect(median < bound, f"adopted after {median:.2f} s, and {bound:.2f} s are the most")
     gate.touch()
     finish(lab, service, promises)
     lab.rounds = ADOPTIONS
@@ -46,6 +54,14 @@ def adopt(service: Service, count: int) -> float:
             raise RuntimeError(f"{running(service)} of {count} jobs were adopted")
         time.sleep(0.01)
     return time.monotonic() - service.started_at
+
+
+def start_idle(lab: Lab) -> float:
+    """Seconds until a service is ready that has nothing to do."""
+    service = lab.service()
+    took = service.up().wait_ready()
+    service.end()
+    return took
 
 
 def running(service: Service) -> int:

@@ -201,6 +201,8 @@ def line(report: dict) -> str:
         words.append(f"| repeat: scripts/faults {on}{report['name']} --seed {report['seed']}")
         words.append(f"--count {report['count']}\n    ")
         words.append("\n    ".join(report["violations"][:20]))
+        if last := report["figures"].get("last words"):
+            words.append("\n    the server's last words:\n    " + last.replace("\n", "\n    "))
     return " ".join(words)
 
 

@@ -102,7 +102,11 @@ class Service:
         return self
 
     def last_words(self) -> str:
-        return "\n".join(self.errors.read_text(errors="replace").splitlines()[-15:])
+        """The last fault that it logged, with what led to it, or else its last lines."""
+        lines = self.errors.read_text(errors="replace").splitlines()
+        faults = [at for at, line in enumerate(lines) if line.startswith("Traceback")]
+        begin = max(0, faults[-1] - 1) if faults else -15
+        return "\n".join(lines[begin:][:60])
 
     @property
     def is_alive(self) -> bool:

@@ -13,6 +13,7 @@ from model_training.executors.kubernetes.objects import Container, PodRow
 
 RUNNING = {"running": {}}
 ENDED = {"terminated": {"exitCode": 1, "startedAt": "2026-11-25T15:06:07Z"}}
+FAILED_TO_START = {"terminated": {"exitCode": 128, "startedAt": "1970-01-01T00:00:00Z"}}
 WAITING = {"waiting": {"reason": "CrashLoopBackOff"}}
 NOT_FOUND = {"terminated": {"exitCode": 137, "reason": "ContainerStatusUnknown"}}
 
@@ -120,6 +121,11 @@ CASES = {
         NEW,
         Read("training", 0, is_previous=True, has_ended=True, never_ran=True),
     ),
+    "an instance that failed to start": (
+        pod(training(RUNNING, 1, FAILED_TO_START)),
+        NEW,
+        Read("training", 0, is_previous=True, has_ended=True, never_ran=True),
+    ),
     "the one that did": (
         pod(training(RUNNING, 1, {"waiting": {}})),
         at("training", copied=True),
@@ -154,13 +160,7 @@ def test_the_next_step(row: PodRow, source: Source, step: Read | Miss | None):
     ("ended", "never_ran"),
     [
         (training(ENDED, containerID="c"), False),
-        (
-            training(
-                {"terminated": {"exitCode": 128, "startedAt": "1970-01-01T00:00:00Z"}},
-                containerID="c",
-            ),
-            True,
-        ),
+        (training(FAILED_TO_START, containerID="c"), True),
         (training(NOT_FOUND), True),
         (training(NOT_FOUND, containerID="c"), False),
         (training(NOT_FOUND, last=ENDED), False),

@@ -133,7 +133,8 @@ class Exchange:
             raise RegistryUnavailable(reason, retry_after=_whole(ends - self._now()))
         try:
             answer = await self._send(request, there, proxy)
-        except httpx2.TransportError as error:
+        except (httpx2.TransportError, RuntimeError) as error:
+            # The latter is uvloop's for a connection that was closed meanwhile (its issue 506).
             reason = _failure(error, through(host, proxy))
             self.pause(host, reason)
             raise RegistryUnavailable(reason) from None
@@ -197,7 +198,7 @@ def _whole(seconds: float) -> int:
     return max(1, round(seconds))
 
 
-def _failure(error: httpx2.TransportError, host: str) -> str:
+def _failure(error: Exception, host: str) -> str:
     """Why a host could not be asked, in a sentence of ours."""
     for cause in _causes(error):
         if isinstance(cause, ssl.SSLCertVerificationError):  # its words are OpenSSL's, not theirs

@@ -326,7 +326,9 @@ _NOT_SENT: Final = (
     aiohttp.ConnectionTimeoutError,
     aiohttp.ClientHttpProxyError,
 )
-_CUT: Final = (aiohttp.ClientError, OSError, TimeoutError)
+# uvloop raises a RuntimeError where a connection is used that the other side has just closed
+# (its issue 506), and neither it nor aiohttp makes an OSError of that.
+_CUT: Final = (aiohttp.ClientError, OSError, TimeoutError, RuntimeError)
 
 
 async def _up_to(content: aiohttp.StreamReader, size: int) -> bytes:
@@ -387,7 +389,7 @@ def _reason_of(error: BaseException) -> str:
             return _words_of(error.os_error)
         case aiohttp.ClientResponseError():
             return f"{error.status} {error.message}"
-        case aiohttp.ClientPayloadError():
+        case aiohttp.ClientPayloadError() | RuntimeError():
             return "the connection was lost in the middle of an answer"
         case TimeoutError():
             return "no answer in time"

@@ -68,7 +68,8 @@ def _of_instance(container: Container, instance: int, pod: PodRow) -> Read | Mis
             never_ran=ended is not None and _never_ran(container, ended),
         )
     if latest == instance + 1 and before is not None:
-        return Read(container.name, instance, is_previous=True, has_ended=True)
+        never_ran = before.never_started  # as when its kubelet died while it was started
+        return Read(container.name, instance, is_previous=True, has_ended=True, never_ran=never_ran)
     if latest == instance + 1 and container.lastState.waiting is not None:
         # Made, but never started: its runtime was restarted in between. It printed nothing.
         return Read(container.name, instance, is_previous=True, has_ended=True, never_ran=True)

@@ -187,7 +187,8 @@ def test_lists_hold_what_may_be_read(service: Service):
 @pytest.mark.parametrize(
     "credential",
     [
-        "", "Bearer", "Bearer x", "Bearer x.y.z", "Basic bGVhOmxlYQ==", "Bearer mta_aaaaaaaa_" + "x" * 43,
+        "", "Bearer", "Bearer x", "Bearer x.y.z", "Basic bGVhOmxlYQ==",
+        "Bearer mta_aaaaaaaa_" + "x" * 43,
     ],
 )  # fmt: skip
 def test_nobody_we_know_is_told_to_say_who_they_are(service: Service, credential: str):

@@ -227,6 +227,26 @@ def test_all_that_is_told_of_somebody_tells_questions_apart():
         assert question_keys(replace(ALICE, **{name: value}), Action.READ, [JOB]) == same
 
 
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (Resource("ab", "c"), Resource("a", "bc")),
+        (Resource("a", "b", {"c": "d"}), Resource("a", "b", {"cd": ""})),
+        (Resource("a", "b", {"c": 1}), Resource("a", "b", {"c": "1"})),
+        (Resource("a", "b", {"c": 1}), Resource("a", "b", {"c": True})),
+        (Resource("a", "b", {"c": None}), Resource("a", "b")),
+        (Resource("a", 'b","c'), Resource("a", "b")),
+    ],
+)
+def test_what_is_told_of_something_is_never_run_together(one: Resource, two: Resource):
+    assert question_keys(ALICE, Action.READ, [one]) != question_keys(ALICE, Action.READ, [two])
+
+
+def test_the_order_of_attributes_makes_no_other_question():
+    one, two = Resource("a", "b", {"x": 1, "y": 2}), Resource("a", "b", {"y": 2, "x": 1})
+    assert question_keys(ALICE, Action.READ, [one]) == question_keys(ALICE, Action.READ, [two])
+
+
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
 _principals = st.builds(
     Principal,

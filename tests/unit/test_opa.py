@@ -242,6 +242,14 @@ def test_an_attribute_that_no_code_of_ours_names_is_not_told(name: str):
     assert resource_of(Resource("training_pipeline", "x", {name: 1})) is None
 
 
+@pytest.mark.parametrize("value", ["\ud800", 2**70, object()])
+async def test_what_cannot_be_written_is_asked_about_nobody(value: object):
+    async with fake_pdp() as fake:
+        with pytest.raises(AccessUnavailable, match="cannot be told"):
+            await decided(fake, Resource("training_pipeline", "x", {"namespace": value}))
+    assert fake.asked == []
+
+
 def test_of_somebody_nothing_is_told_but_what_is_listed():
     told = json.dumps(subject_of(ALICE))
     assert "canary" not in told

@@ -271,17 +271,7 @@ def _refuse_inconsistent(access: AccessFile, path: Path) -> None:
                 f"The setting decisions.{name} in {path}: it is for {known}, and the engine is "
                 f"{engine}. Remove it."
             )
-    for issuer in access.issuers:
-        if issuer.name in _TAKEN:
-            raise SettingsError(
-                f"The setting name of {issuer.name} in {path}: ids that begin with it are those of "
-                "another way in. Choose another name."
-            )
-        if issuer.jwks is None and issuer.key is None and not _is_url(issuer.issuer):
-            raise SettingsError(
-                f"The setting issuer of {issuer.name} in {path}: it is no address at which keys "
-                "could be looked for. Give jwks or key."
-            )
+    _refuse_issuers(access, path)
     if not access.kinds:
         raise SettingsError(
             f"The access file {path} lets nobody in: name issuers, api_keys or kubernetes, or set "
@@ -293,6 +283,20 @@ def _refuse_inconsistent(access: AccessFile, path: Path) -> None:
             f"The setting decisions.engine in {path}: {engine} cannot be asked about those who "
             f"come in by {kinds}. Remove that way in, or choose another engine."
         )
+
+
+def _refuse_issuers(access: AccessFile, path: Path) -> None:
+    for issuer in access.issuers:
+        if issuer.name in _TAKEN:
+            raise SettingsError(
+                f"The setting name of {issuer.name} in {path}: ids that begin with it are those of "
+                "another way in. Choose another name."
+            )
+        if issuer.jwks is None and issuer.key is None and not _is_url(issuer.issuer):
+            raise SettingsError(
+                f"The setting issuer of {issuer.name} in {path}: it is no address at which keys "
+                "could be looked for. Give jwks or key."
+            )
 
 
 _WAY: Final = {

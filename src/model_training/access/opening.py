@@ -20,6 +20,9 @@ from model_training.errors import SettingsError
 from model_training.folders import DataFolder
 
 if TYPE_CHECKING:
+    from model_training.access.engines.aissemble import AissembleDecider
+    from model_training.access.engines.authzen import AuthzenDecider
+    from model_training.access.engines.opa import OpaDecider
     from model_training.access.issuers import Issuer
 
 logger = logging.getLogger(__name__)
@@ -50,6 +53,7 @@ async def open_access(
     *,
     data: DataFolder,
     local: LocalToken,
+    namespace: str,
     cluster: ReviewingCluster | None,
     stack: AsyncExitStack,
 ) -> Access:
@@ -59,7 +63,7 @@ async def open_access(
         SettingsError: something that it names is not there, or not what it must be.
     """
     authenticator = await _credentials(file, local, cluster, stack)
-    decider = await _decider(file.decisions, cluster, stack)
+    decider = await _decider(file.decisions, namespace, cluster, stack)
     audit = _audit(file, data, stack)
     engine = file.decisions.engine
     if engine == "permit":
@@ -121,7 +125,10 @@ def _required(cluster: ReviewingCluster | None, setting: str) -> ReviewingCluste
 
 
 async def _decider(
-    table: DecisionsTable, cluster: ReviewingCluster | None, stack: AsyncExitStack
+    table: DecisionsTable,
+    namespace: str,
+    cluster: ReviewingCluster | None,
+    stack: AsyncExitStack,
 ) -> Decider:
     match table.engine:
         case "permit":
@@ -135,9 +142,42 @@ async def _decider(
             from model_training.access.engines.subject_access_reviews import SubjectAccessReviews
 
             asked = _required(cluster, "decisions.engine")
-            return SubjectAccessReviews(asked.review, asked.namespace, table.group)
+            return _kept(SubjectAccessReviews(asked.review, asked.namespace, table.group), table)
         case _:
-            raise NotImplementedError
+            return _kept(await stack.enter_async_context(_remote(table, namespace)), table)
+
+
+def _remote(
+    table: DecisionsTable, namespace: str
+) -> "AissembleDecider | AuthzenDecider | OpaDecider":
+    from model_training.access.engines.aissemble import AissembleDecider
+    from model_training.access.engines.authzen import AuthzenDecider
+    from model_training.access.engines.opa import OpaDecider
+    from model_training.access.engines.policy_server import Server
+
+    server = Server(
+        url=table.url or "",
+        token_file=table.token,
+        ca=table.ca,
+        certificate=table.certificate,
+        certificate_key=table.certificate_key,
+        plain_http=table.plain_http,
+    )
+    if table.engine == "opa":
+        return OpaDecider(server, path=table.path)
+    if table.engine == "authzen":
+        return AuthzenDecider(server, discover=table.discover, jobs_by=table.jobs_by)
+    return AissembleDecider(
+        server, namespace=namespace, resource=table.resource, action=table.action
+    )
+
+
+def _kept(decider: Decider, table: DecisionsTable) -> Decider:
+    if not table.cache:
+        return decider
+    from model_training.access.engines.decision_cache import DecisionCache
+
+    return DecisionCache(decider, table.cache)
 
 
 def _audit(file: AccessFile, data: DataFolder, stack: AsyncExitStack) -> AuditLog:

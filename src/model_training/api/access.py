@@ -7,6 +7,7 @@ from model_training.access.decisions import LocalDecider
 from model_training.access.guard import Guard
 from model_training.access.opening import Access, ReviewingCluster, open_access
 from model_training.access.principals import LocalToken, read_or_create_token
+from model_training.api.composition import LOCAL_NAMESPACE
 from model_training.folders import DataFolder
 from model_training.settings import Settings
 
@@ -22,7 +23,14 @@ async def access_of(settings: Settings, data: DataFolder, stack: AsyncExitStack)
         return Access(local, Guard(LocalDecider()))
     file = read_access_file(settings.access)
     cluster = await _cluster(settings, file, stack)
-    return await open_access(file, data=data, local=local, cluster=cluster, stack=stack)
+    return await open_access(
+        file,
+        data=data,
+        local=local,
+        namespace=cluster.namespace if cluster else settings.namespace or LOCAL_NAMESPACE,
+        cluster=cluster,
+        stack=stack,
+    )
 
 
 async def _cluster(

@@ -85,4 +85,5 @@ def _decisions(file: "AccessFile") -> Iterator[Finding]:
         found = "decisions cross the network without TLS; whoever is between can say yes"
         yield Finding("warn", "decision point", found, "use https, and remove plain_http")
     if table.cache:
-        yield Finding("ok", "kept decisions", f"a yes for {table.cache:g} s, never to stop or delete")
+        kept = f"a yes for {table.cache:g} s, never to stop or delete"
+        yield Finding("ok", "kept decisions", kept)

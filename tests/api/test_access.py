@@ -71,7 +71,8 @@ class Service:
         return httpx2.request(method, self.url + path, headers=headers, timeout=20, **more)
 
     def audit(self) -> list[dict]:
-        return [json.loads(line) for line in (self.root / "data/audit.jsonl").open()]
+        text = (self.root / "data/audit.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
 
     def create(self, token: str, pipeline: str = "fraud") -> str:
         answer = self.ask("POST", f"/training-jobs?pipeline={pipeline}", token)

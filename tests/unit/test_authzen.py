@@ -373,6 +373,7 @@ def test_endpoints_of_its_own_origin_are_believed():
         {"access_evaluation_endpoint": "https://pdp.example.org:8443/x"},
         {"access_evaluation_endpoint": "https://pdp.example.org:port/x"},
         {"access_evaluation_endpoint": "http://pdp.example.org/x"},
+        {"access_evaluation_endpoint": "http://pdp.example.org:443/x"},
         {"access_evaluation_endpoint": "https://pdp.example.org/x?y"},
         {"access_evaluation_endpoint": "https://pdp.example.org/x\n"},
         {"access_evaluations_endpoint": "https://evil.example/x"},

@@ -118,7 +118,8 @@ def test_the_counts_for_prometheus_are_those_of_the_page():
 
 def test_the_events_of_a_log_are_those_of_the_table():
     sent = set(re.findall(r'_event\("(\w+)"', inspect.getsource(frames)))
-    sent |= set(re.findall(r"event: (\w+)", streaming.FollowedEvents.farewell.decode()))
+    for last in (streaming.FollowedEvents.farewell, streaming.FollowedEvents.expulsion):
+        sent |= set(re.findall(r"event: (\w+)", last.decode()))
     assert {word for cells in rows(page("http.md"), "event") for word in words(cells[:1])} == sent
 
 

@@ -64,6 +64,13 @@ def test_without_anything_set_the_service_is_local_and_complete(tmp_path):
         "keep_alive": 5.0,
         "max_followers": 10_000,
         "allowed_hosts": (),
+        "access": None,
+        "tls_certificate": None,
+        "tls_key": None,
+        "trusted_proxies": (),
+        "cors_origins": (),
+        "principal_rate": 100,
+        "principal_followers": 200,
     }
 
 
@@ -139,7 +146,11 @@ def test_settings_do_not_change():
 
 
 BAD = {
-    "host": ["0.0.0.0", "::", "192.168.0.1", "example.org", ""],
+    "trusted_proxies": ["proxy", "10.0.0.0/33", "10.0.0.1/8"],
+    "cors_origins": ["*", "dash.example.org", "https://dash.example.org/", "null"],
+    "principal_rate": [0, "many"],
+    "principal_followers": [0],
+    "host": ["example.org", "300.0.0.1", ""],
     "port": [-1, 65_536, "http", 1.5, True],
     "data": ["", 3],
     "executor": ["docker", "Local"],
@@ -241,3 +252,17 @@ def test_any_value_is_taken_or_refused_in_words(name, value):
     else:
         message = name
     assert name in message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1"])
+def test_other_machines_are_served_only_with_access_control_and_tls(tmp_path, host):
+    assert "no access control is configured" in refusal_of(host=host)
+    access = tmp_path / "access.toml"
+    assert "would serve other machines without TLS" in refusal_of(host=host, access=access)
+    pem = tmp_path / "server.pem"
+    assert load_settings(host=host, access=access, tls_certificate=pem).is_beyond_loopback
+    assert load_settings(host=host, access=access, trusted_proxies=("10.0.0.1",))
+
+
+def test_a_key_without_a_certificate_is_refused(tmp_path):
+    assert "of no use without tls_certificate" in refusal_of(tls_key=tmp_path / "key.pem")

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from model_training.errors import SettingsError
+from model_training.proxies import is_loopback_name
 
 # Asymmetric alone: who can check a symmetric signature can also make one, and a public key must
 # never serve as such a secret.
@@ -15,7 +16,7 @@ ALGORITHMS: Final = frozenset({
 })  # fmt: skip
 TYPES: Final = ("at+jwt", "jwt")
 LEEWAY_LIMIT_S: Final = 60.0  # seconds; clocks that differ by more are broken
-_LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Issuer:
     key: Path | None = None
     """a public key in PEM instead"""
     types: tuple[str, ...] = TYPES
-    """values of ``typ``, in lower case; a token without one is a jwt"""
+    """values of ``typ``, in any case; a token without one is a jwt"""
     subject: str = "sub"
     groups: str = "groups"
     roles: str = "roles"
@@ -45,8 +46,12 @@ class Issuer:
             SettingsError: no token of it could be believed safely.
         """
         place = f"The setting issuers[{self.name}]"
-        if not self.audience:
+        if not _NAME.fullmatch(self.name):
+            raise SettingsError(f"{place}.name: expects a-z, 0-9 and dashes, at most 32 of them.")
+        if not self.audience.strip():
             raise SettingsError(f"{place}.audience: it is empty; tokens for others would be taken.")
+        if not self.algorithms:
+            raise SettingsError(f"{place}.algorithms: it is empty; no token would be good.")
         if strangers := sorted(set(self.algorithms) - ALGORITHMS):
             known = ", ".join(sorted(ALGORITHMS))
             raise SettingsError(
@@ -54,12 +59,14 @@ class Issuer:
             )
         if not 0 <= self.leeway_s <= LEEWAY_LIMIT_S:
             raise SettingsError(f"{place}.leeway: expects 0 to {LEEWAY_LIMIT_S:.0f} seconds.")
+        self._require_safe_keys(place)
+
+    def _require_safe_keys(self, place: str) -> None:
+        if self.jwks is not None and self.key is not None:
+            raise SettingsError(f"{place}.key: there is jwks, too; remove one of the two.")
         for name, url in (("jwks", self.jwks), ("issuer", self._discovered)):
-            if url is not None and not is_safe_url(url):
-                raise SettingsError(
-                    f"{place}.{name}: {url} is not https, and whoever is between could put other "
-                    "keys in its place."
-                )
+            if url is not None and (reason := unsafe(url)):
+                raise SettingsError(f"{place}.{name}: {reason}.")
 
     @property
     def _discovered(self) -> str | None:
@@ -71,9 +78,28 @@ class Issuer:
         return f"{self.issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
+def unsafe(url: str) -> str | None:
+    """Why keys are not to be asked for there; None if what comes from there is from there."""
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0  # which is parsed only now
+    except ValueError:
+        return f"{url!a} is no address"
+    if not is_whole or not url.isascii() or not url.isprintable() or " " in url:
+        return f"{url!a} is no address"
+    if parts.username is not None or parts.password is not None:
+        return f"the address of {parts.hostname} has a login in it, which would stand in logs"
+    if not is_safe_url(url):
+        return f"{url} is not https, and whoever is between could put other keys in its place"
+    return None
+
+
 def is_safe_url(url: str) -> bool:
     """Whether what comes from there is from there: TLS, or this machine."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
     if parts.scheme == "https":
         return bool(parts.hostname)
-    return parts.scheme == "http" and _LOOPBACK.fullmatch(parts.hostname or "") is not None
+    return parts.scheme == "http" and is_loopback_name(parts.hostname or "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -20,6 +21,7 @@ from jwt.algorithms import (
 )
 from jwt.exceptions import InvalidKeyError
 
+from model_training.access.issuers import ALGORITHMS
 from model_training.access.signed_text import SignedText
 from model_training.strict_json import parse_json
 
@@ -76,7 +78,10 @@ def is_signed_by(token: SignedText, key: IssuerKey) -> bool:
     return algorithm.verify(token.signed, algorithm.prepare_key(key.key), token.signature)
 
 
-_ALGORITHMS: Final[Mapping[str, Algorithm]] = get_default_algorithms()
+# Not all that the library knows: among those are "none" and the symmetric ones.
+_ALGORITHMS: Final[Mapping[str, Algorithm]] = {
+    name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS
+}
 
 
 def read_key_set(body: bytes) -> KeySet:
@@ -117,7 +122,12 @@ def _is_for_signatures(jwk: dict[str, object]) -> bool:
 
 
 def _key_of(jwk: dict[str, object]) -> IssuerKey | None:
-    """What one entry describes, if that is known here."""
+    """What one entry describes, if that is known here.
+
+    An id or an algorithm that is no text is not taken for none, which would allow more.
+    """
+    if not all(isinstance(jwk.get(name, ""), str) for name in ("kid", "alg")):
+        return None
     make = _MAKERS.get(str(jwk.get("kty")))
     try:
         key = make(jwk) if make else None
@@ -125,12 +135,8 @@ def _key_of(jwk: dict[str, object]) -> IssuerKey | None:
         return None
     if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey):
         return None
-    identity, algorithm = jwk.get("kid"), jwk.get("alg")
-    return IssuerKey(
-        identity if isinstance(identity, str) else None,
-        algorithm if isinstance(algorithm, str) else None,
-        key,
-    )
+    texts = cast("dict[str, str]", jwk)
+    return IssuerKey(texts.get("kid"), texts.get("alg"), key)
 
 
 _MAKERS: Final[Mapping[str, Callable[[Any], object]]] = {
@@ -148,10 +154,14 @@ def read_pem(path: Path) -> KeySet:
         ValueError: there is none in it.
     """
     data = path.read_bytes()
-    if b"BEGIN CERTIFICATE" in data:
-        key = load_pem_x509_certificate(data).public_key()
-    else:
-        key = load_pem_public_key(data)
+    try:
+        if b"BEGIN CERTIFICATE" in data:
+            key = load_pem_x509_certificate(data).public_key()
+        else:
+            key = load_pem_public_key(data)
+    except (ValueError, UnsupportedAlgorithm):  # in OpenSSL's words, which help nobody
+        private = "it is a private one" if b"PRIVATE KEY" in data else "there is none in PEM in it"
+        raise ValueError(private) from None
     if not isinstance(key, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey):
         raise ValueError("it is no key that signatures are checked with here")  # noqa: TRY004 - what is wrong is a file
     if isinstance(key, RSAPublicKey) and key.key_size < RSA_BITS:

@@ -1,10 +1,11 @@
 """An issuer's keys, fetched from it and kept in step with it.
 
-They are fetched at the start, again in the background once they are five minutes old, and once
-more for a key that is not among them, but for that at most every half a minute: else whoever sends
-invented key ids would have this service ask the issuer for each. While the issuer cannot be asked
-the last keys stay good for an hour; after that nobody can be told who they are, which is an outage
-(503) and not their fault (401).
+They are fetched at the start, again in the background before they are five minutes old, and once
+more for a key that is not among them, but no more often than every half a minute: else whoever
+sends invented key ids would have this service ask the issuer for each. After a quiet time the first
+request waits for the new ones, so that a key that was withdrawn meanwhile is not good once more.
+While the issuer cannot be asked nobody waits, and the last keys stay good for an hour; after that
+nobody can be told who they are, which is an outage (503) and not their fault (401).
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from model_training.access.issuers import Issuer, is_safe_url
+from model_training.access.issuers import Issuer, unsafe
 from model_training.access.jwks import IssuerKey, KeySet, read_key_set
 from model_training.access.signed_text import SignedText
 from model_training.errors import AccessUnavailable, MalformedRequest, SettingsError
@@ -25,8 +26,9 @@ from model_training.strict_json import parse_json
 
 logger = logging.getLogger(__name__)
 
-FETCH_S: Final = 5.0  # seconds for one document
+FETCH_S: Final = 5.0  # seconds for the keys, and where they are, together
 DOCUMENT_BYTES: Final = 256 * 1024
+AHEAD_S: Final = 240.0  # seconds; leaves a slow issuer a minute before anybody waits for it
 FRESH_S: Final = 300.0  # seconds; a key that an issuer withdrew is good here no longer than that
 PAUSE_S: Final = 30.0  # seconds between two fetches for a key that is not there
 STALE_S: Final = 3600.0  # seconds for which keys are good that the issuer did not confirm
@@ -38,20 +40,30 @@ class KeySource:
     Args:
         issuer: whose.
         now: seconds of a clock that nobody sets.
+        fetch_s: seconds within which the issuer must answer.
+
+    Raises:
+        SettingsError: the certificates by which it is to be believed cannot be read.
     """
 
-    def __init__(self, issuer: Issuer, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        issuer: Issuer,
+        now: Callable[[], float] = time.monotonic,
+        *,
+        fetch_s: float = FETCH_S,
+    ) -> None:
         self._issuer = issuer
         self._now = now
+        self._fetch_s = fetch_s
         self._keys = KeySet(())
         self._confirmed_at = float("-inf")
         self._tried_at = float("-inf")
+        self._is_failing = False
         self._fetch: asyncio.Task[None] | None = None
-        self._url = issuer.jwks
-        tls = ssl.create_default_context(cafile=str(issuer.ca) if issuer.ca else None)
         self._client = httpx2.AsyncClient(
-            verify=tls,
-            timeout=FETCH_S,
+            verify=_tls_of(issuer),
+            timeout=None,  # one deadline for all of it is set where it is asked
             trust_env=False,  # no proxy and no login that somebody else has set
             follow_redirects=False,
             headers={"Accept-Encoding": "identity", "User-Agent": "model-training-api"},
@@ -85,13 +97,14 @@ class KeySource:
         Raises:
             AccessUnavailable: the keys are too old to be believed.
         """
-        if self._now() - self._confirmed_at > FRESH_S:
+        age = self._now() - self._confirmed_at
+        if age > AHEAD_S:
             self._refresh()
-        if self._now() - self._confirmed_at > STALE_S:
+        if age > (STALE_S if self._is_failing else FRESH_S):
             await self._refreshed()
-            if self._now() - self._confirmed_at > STALE_S:
-                msg = f"The keys of {self._issuer.name} cannot be fetched now; try again."
-                raise AccessUnavailable(msg)
+        if self._now() - self._confirmed_at > STALE_S:
+            msg = f"The keys of {self._issuer.name} cannot be fetched now; try again."
+            raise AccessUnavailable(msg)
         key = self._keys.key_of(token)
         if key is None and self._refresh():
             await self._refreshed()
@@ -112,20 +125,26 @@ class KeySource:
         try:
             await self._load()
         except _NotFetched as error:
+            self._is_failing = True
             logger.warning("the keys of %s cannot be fetched: %s", self._issuer.name, error)
         finally:
             self._fetch = None
 
     async def _load(self) -> None:
         self._tried_at = self._now()
-        if self._url is None:
-            self._url = await self._discover()
-        body = await self._get(self._url)
+        try:
+            async with asyncio.timeout(self._fetch_s):
+                # Where they are is asked each time: an issuer may move them.
+                url = self._issuer.jwks or await self._discover()
+                body = await self._get(url)
+        except TimeoutError:
+            raise _NotFetched(f"there is no answer within {self._fetch_s:g} s") from None
         try:
             self._keys = read_key_set(body)
         except (ValueError, MalformedRequest) as error:
-            raise _NotFetched(f"what is at {self._url} cannot be used: {error}") from None
+            raise _NotFetched(f"what is at {url} cannot be used: {error}") from None
         self._confirmed_at = self._now()
+        self._is_failing = False
 
     async def _discover(self) -> str:
         """Where the issuer says its keys are; its word holds for its own origin or for TLS."""
@@ -138,7 +157,7 @@ class KeySource:
         if document.get("issuer") != self._issuer.issuer:
             raise _NotFetched(f"{url} is of another issuer")
         jwks = document.get("jwks_uri")
-        if not isinstance(jwks, str) or not is_safe_url(jwks):
+        if not isinstance(jwks, str) or unsafe(jwks):
             raise _NotFetched(f"{url} names no safe address of keys")
         if _origin(jwks) != _origin(self._issuer.issuer):
             raise _NotFetched(f"{url} names keys elsewhere; if they are meant, set jwks to {jwks}")
@@ -146,7 +165,7 @@ class KeySource:
 
     async def _get(self, url: str) -> bytes:
         try:
-            async with asyncio.timeout(FETCH_S), self._client.stream("GET", url) as answer:
+            async with self._client.stream("GET", url) as answer:
                 if answer.status_code != 200:
                     raise _NotFetched(f"{url} answers {answer.status_code}")
                 if answer.headers.get("content-encoding", "identity") != "identity":
@@ -157,15 +176,23 @@ class KeySource:
                     if len(body) > DOCUMENT_BYTES:
                         raise _NotFetched(f"{url} answers with more than {DOCUMENT_BYTES} bytes")
                 return bytes(body)
-        except TimeoutError:
-            raise _NotFetched(f"{url} does not answer within {FETCH_S:.0f} s") from None
-        except httpx2.HTTPError as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+            # The last two are of hosts that no name server could know.
             reason = str(error) or type(error).__name__
             raise _NotFetched(f"{url} cannot be asked: {reason}") from None
 
 
 class _NotFetched(Exception):
     """Why the keys are not there."""
+
+
+def _tls_of(issuer: Issuer) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=str(issuer.ca) if issuer.ca else None)
+    except OSError as error:  # among them ssl.SSLError
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else error.strerror
+        place = f"The setting issuers[{issuer.name}].ca"
+        raise SettingsError(f"{place}: {issuer.ca} cannot be used: {reason}.") from None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -6,9 +6,9 @@ issuer's keys, it is held against. Why one is refused stands in the log and nowh
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
@@ -16,14 +16,13 @@ from model_training.access.issuers import Issuer
 from model_training.access.jwks import KeySet, is_signed_by, key_of_pem, read_pem
 from model_training.access.jwks_source import KeySource
 from model_training.access.principals import Principal, PrincipalKind, principal_id
-from model_training.access.signed_text import SignedText, Unreadable, take_apart
+from model_training.access.signed_text import SignedText, Unreadable, plain_type, take_apart
 from model_training.errors import SettingsError, Unauthenticated
 
 logger = logging.getLogger(__name__)
 
 LIFETIME_S: Final = 86_400.0  # seconds, at most: a token that lives longer cannot be withdrawn
 SUBJECT_SIGNS: Final = 256
-GROUPS_READ: Final = 200  # of one token, and of roles; a token of 8 KiB holds no more
 REFUSED: Final = "The credential is not good here."
 
 
@@ -33,6 +32,8 @@ class _Believed:
 
     issuer: Issuer
     keys: KeySource | KeySet
+    types: frozenset[str]
+    """as ``SignedText.type`` has them"""
 
 
 class Issuers:
@@ -64,7 +65,9 @@ class Issuers:
                 )
             names.add(issuer.name)
             keys = _pem_of(issuer) or KeySource(issuer, steady)
-            self._believed[issuer.issuer] = _Believed(issuer, keys)
+            types = frozenset(map(plain_type, issuer.types))
+            self._believed[issuer.issuer] = _Believed(issuer, keys, types)
+        self._running = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Fetch the keys of all.
@@ -72,13 +75,15 @@ class Issuers:
         Raises:
             SettingsError: those of one cannot be fetched.
         """
-        for source in self._sources:
-            await source.start()
+        async with AsyncExitStack() as stack:
+            for source in self._sources:
+                stack.push_async_callback(source.aclose)
+                await source.start()
+            self._running = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for source in self._sources:
-            await source.aclose()
+        await self._running.aclose()
 
     @property
     def _sources(self) -> list[KeySource]:
@@ -113,7 +118,7 @@ class Issuers:
         issuer = believed.issuer
         if text.algorithm not in issuer.algorithms:
             raise Unreadable(f"it is signed by an algorithm that {issuer.name} is not to use")
-        if text.type not in issuer.types:
+        if text.type not in believed.types:
             raise Unreadable("it is of another type")
         if isinstance(believed.keys, KeySet):
             key = key_of_pem(believed.keys, text)
@@ -131,13 +136,16 @@ class Issuers:
 def _pem_of(issuer: Issuer) -> KeySet | None:
     if issuer.key is None:
         return None
+    place = f"The setting issuers[{issuer.name}].key: {issuer.key}"
     try:
-        return read_pem(issuer.key)
+        keys = read_pem(issuer.key)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise SettingsError(
-            f"The setting issuers[{issuer.name}].key: {issuer.key} is no public key: {reason}."
-        ) from None
+        raise SettingsError(f"{place} is no public key: {reason}.") from None
+    if not any(key.fits(algorithm) for key in keys.keys for algorithm in issuer.algorithms):
+        algorithms = ", ".join(issuer.algorithms)
+        raise SettingsError(f"{place} checks no signature by {algorithms}; correct one of the two.")
+    return keys
 
 
 def _require_times(claims: dict[str, object], now: float, leeway_s: float) -> float:
@@ -151,10 +159,11 @@ def _require_times(claims: dict[str, object], now: float, leeway_s: float) -> fl
         raise Unreadable("it never ends")
     if expires_at + leeway_s <= now:
         raise Unreadable("it has expired")
-    begins = [time for name in ("nbf", "iat") if (time := _time(claims, name)) is not None]
+    begins = [time for name in ("iat", "nbf") if (time := _time(claims, name)) is not None]
     if any(time - leeway_s > now for time in begins):
         raise Unreadable("it is not good yet")
-    if expires_at - min(begins, default=now) > LIFETIME_S + leeway_s:
+    # From iat where there is one: issuers write an nbf of 0 that means nothing.
+    if expires_at - next(iter(begins), now) > LIFETIME_S:
         raise Unreadable(f"it lives longer than {LIFETIME_S / 3600:.0f} hours")
     return expires_at
 
@@ -166,7 +175,7 @@ def _time(claims: dict[str, object], name: str) -> float | None:
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Unreadable(f"{name} is no time")
-    if not math.isfinite(value) or not 0 <= value < 10**11:
+    if not 0 <= value < 10**11:  # compared as it is: an integer may be too large for a float
         raise Unreadable(f"{name} is no time of this age")
     return float(value)
 
@@ -182,6 +191,8 @@ def _principal_of(issuer: Issuer, text: SignedText, token: str, expires_at: floa
     subject = text.claims.get(issuer.subject)
     if not isinstance(subject, str) or not 0 < len(subject) <= SUBJECT_SIGNS:
         raise Unreadable(f"{issuer.subject} is no name")
+    if issuer.subject == "email" and text.claims.get("email_verified") is not True:
+        raise Unreadable("email is not verified, so anybody may have entered it")
     if not subject.isprintable():
         raise Unreadable(f"{issuer.subject} has signs that cannot be printed")
     identity = text.claims.get("jti")
@@ -205,7 +216,8 @@ def _names(claims: dict[str, object], path: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     texts = [each for each in cast("list[object]", value) if isinstance(each, str) and each]
-    return tuple(texts[:GROUPS_READ])
+    # All of them, as 8 KiB hold no harmful number: a policy may refuse by a group that was cut off.
+    return tuple(texts)
 
 
 def _inside(value: object, path: Sequence[str]) -> object:

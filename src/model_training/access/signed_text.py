@@ -43,7 +43,7 @@ class SignedText:
     def type(self) -> str:
         """In lower case, without ``application/`` (RFC 7515, section 4.1.9)."""
         value = self.header.get("typ", "jwt")
-        return value.lower().removeprefix("application/") if isinstance(value, str) else ""
+        return plain_type(value) if isinstance(value, str) else ""
 
     @property
     def key_id(self) -> str | None:
@@ -52,12 +52,17 @@ class SignedText:
         Raises:
             Unreadable: it says something that is no id.
         """
-        value = self.header.get("kid")
-        if value is None:
+        if "kid" not in self.header:
             return None
+        value = self.header["kid"]
         if not isinstance(value, str) or not 0 < len(value) <= KEY_ID_SIGNS:
             raise Unreadable("kid is no id")
         return value
+
+
+def plain_type(value: str) -> str:
+    """A value of ``typ`` in lower case, without ``application/``."""
+    return value.lower().removeprefix("application/")
 
 
 def take_apart(token: str) -> SignedText:
@@ -68,6 +73,8 @@ def take_apart(token: str) -> SignedText:
     """
     if len(token) > TOKEN_BYTES:
         raise Unreadable("it is too long")
+    if not token.isascii():  # before it is encoded: half of a surrogate pair cannot be
+        raise Unreadable("it has signs that no token has")
     segments = token.split(".")
     if len(segments) != 3:
         raise Unreadable("it has not three segments")

@@ -205,6 +205,7 @@ class FollowedEvents(Streamed):
     quiet_s = 10.0  # seconds without a byte before a ping; the contract promises 15
     ping = b": ping\n\n"
     farewell = b'event: bye\ndata: {"retry_s":1}\n\n'
+    expulsion = b'event: access_ended\ndata: {"reason":"%s"}\n\n'
 
     def _connect(self, send: Send, abort: Callable[[], None]) -> None:
         super()._connect(send, abort)
@@ -214,7 +215,7 @@ class FollowedEvents(Streamed):
         self._is_complete = False
 
     def _last_words(self, reason: str) -> None:
-        self.farewell = b'event: access_ended\ndata: {"reason":"%s"}\n\n' % reason.encode()
+        self.farewell = self.expulsion % reason.encode()
 
     async def _write(self, frame: bytes, *, more: bool = True) -> None:
         async with self._is_free:

@@ -29,7 +29,7 @@ _COMMANDS: Final = {
     "stop": ("jobs", "Stop a job; its record, log and outputs stay."),
     "delete": ("jobs", "Stop a job and remove it with its log and outputs."),
     "pipeline": ("pipelines", "List, show, add and remove pipelines."),
-    "access": ("access", "Make and revoke API keys, and explain decision points."),
+    "access": ("access", "Make, list and revoke API keys."),
     "doctor": ("doctor", "Check this installation, the server and the cluster."),
     "version": ("version", "Print the version."),
 }

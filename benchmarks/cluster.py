@@ -9,6 +9,7 @@ control plane of their own; the others run on the test cluster, which ``testbed/
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--pods", type=int, default=100, help="that print at the same time")
     parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "cluster.json")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it started ends with it
     told = {**machine(), **versions(), "load_before": os.getloadavg()[0]}
     rows: list[Row] = []
     given.json.parent.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ import http.client
 import json
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -468,6 +469,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=sorted(PARTS), help="may be repeated")
     parser.add_argument("--json", type=Path, default=ROOT / ".bench" / "service.json")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what it started ends with it
     where = pipelines()
     rows: list[Row] = []
     try:

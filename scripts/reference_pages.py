@@ -1,5 +1,5 @@
 """The reference pages that the code itself tells: every setting, every command,
-every right on a cluster.
+every right on a cluster, and what each route answers to whom.
 
 ``scripts/docs`` writes them; tests/unit/test_docs.py fails when a committed page is not what is
 written here. All other pages are written by hand and held against the code by the same tests.
@@ -24,6 +24,15 @@ from model_training.executors.kubernetes.rights import (
     Right,
 )
 from model_training.settings import PREFIX, Settings
+from tests.api.access_expectations import (
+    BAD_CREDENTIALS,
+    ELSEWHERE,
+    PROBES,
+    ROWS,
+    WRONG_METHOD,
+    Answers,
+    Row,
+)
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 WIDTH = 100
@@ -113,6 +122,37 @@ metadata: {namespace: training, name: model-training-decisions}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: model-training-decisions}
 subjects:
 - {kind: ServiceAccount, namespace: training, name: model-training}
+"""
+MATRIX_INTRO = """\
+# Who is answered what
+
+Each way to ask each route, for every credential, under everything that a decision point may say.
+The test `tests/api/test_access_matrix.py` asks a service all of it and holds it to these tables,
+which are written by hand; it fails when there is a route that they do not name.
+
+A cell is the status of the answer and, where that is an error, the end of its
+[type](errors.md). A `GET` answers `HEAD` too, the same without a body. A job or a pipeline that may
+not be seen is answered with the same bytes as one that is not there.
+"""
+GOOD_WORDS = """\
+With a good JSON Web Token, API key or local token. Columns are what the decision point says:
+
+- *all*: yes to everything;
+- *read*: yes to `read`, no to everything else;
+- *own* and *another's*: yes to `create`, to `list`, to pipelines, and to everything about the
+  caller's own jobs; asked about such a job, and about one of somebody else;
+- *nothing*: no to everything;
+- *no answer*: it is away, too slow, or talks nonsense. `Retry-After` says when to try again.
+"""
+UNFIT_WORDS = """\
+With an API key that was made without the action, whatever its holder may do. The decision point is
+asked only whether the job may at least be read.
+"""
+BAD_WORDS = """\
+Nobody is asked then, and every row above is answered the same.
+"""
+OPEN_WORDS = """\
+The same with any credential and without one.
 """
 MADE = "\n<!-- Written by scripts/docs from the code. -->\n"
 
@@ -261,7 +301,57 @@ def role_of(kind: str, metadata: str, rights: Iterable[Right]) -> str:
     return "\n".join([head, *rules]) + "\n"
 
 
-PAGES = {"settings.md": settings_page, "command.md": command_page, "rights.md": rights_page}
+def matrix_page() -> str:
+    """What each route answers to whom, as the test of it expects."""
+    sections = (
+        ("Good credentials", GOOD_WORDS, _answers_table([(row, row.good) for row in ROWS])),
+        ("A key for other actions", UNFIT_WORDS, _answers_table([(r, r.unfit) for r in ROWS])),
+        ("Bad credentials", BAD_WORDS, _bad_credentials()),
+        ("Whoever asks", OPEN_WORDS, _whoever_asks()),
+    )
+    parts = [f"\n## {title}\n\n{words}\n{table}" for title, words, table in sections]
+    return MATRIX_INTRO + MADE + "".join(parts)
+
+
+def _answers_table(rows: list[tuple[Row, Answers]]) -> str:
+    heads = ["request", "action", "all", "read", "own", "another's", "nothing", "no answer"]
+    lines = [_cells(heads), "|---" * len(heads) + "|"]
+    lines += [_cells([_request(row), f"`{row.action}`", *answers]) for row, answers in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return f"| {' | '.join(texts)} |".replace("|  |", "| |")
+
+
+def _request(row: Row) -> str:
+    path = (row.path or row.route) + (f"?{row.query}" if row.query else "")
+    accept = f", `Accept: {row.accept}`" if row.accept else ""
+    job = {"absent": ", no such job", "running": ", it is running"}.get(row.job, "")
+    return f"`{row.method} {path}`{accept}{job}"
+
+
+def _bad_credentials() -> str:
+    lines = ["| credential | answer | `WWW-Authenticate` |", "|---|---|---|"]
+    for name, answer, challenge in BAD_CREDENTIALS:
+        lines.append(_cells([name, answer, f"`{challenge}`" if challenge else ""]))
+    return "\n".join(lines) + "\n"
+
+
+def _whoever_asks() -> str:
+    lines = ["| request | answer |", "|---|---|"]
+    lines += [_cells([f"`GET {probe}`", answer]) for probe, answer in PROBES.items()]
+    lines.append(_cells(["a method that the route does not have", WRONG_METHOD]))
+    lines.append(_cells(["a path of no route, also with a slash too many", ELSEWHERE]))
+    return "\n".join(lines) + "\n"
+
+
+PAGES = {
+    "settings.md": settings_page,
+    "command.md": command_page,
+    "rights.md": rights_page,
+    "access-matrix.md": matrix_page,
+}
 
 if __name__ == "__main__":
     for page, write in PAGES.items():

@@ -27,6 +27,9 @@ _FOREIGN_JOB = re.compile(
     r"model-training-(?P<pipeline>[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)"
     r"-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 )
+_ID_OF_JOB = re.compile(
+    r"-(?:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[a-z2-7]{16})$"
+)
 _WORD_STARTS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
@@ -100,6 +103,11 @@ def is_job_name(name: str) -> bool:
         and name.startswith(JOB_PREFIX)
         and _LABEL.fullmatch(name) is not None
     )
+
+
+def pipeline_in_job_name(name: str) -> str:
+    """The pipeline that a job of this name would be of, if it is one of ours."""
+    return _ID_OF_JOB.sub("", name.removeprefix(JOB_PREFIX))
 
 
 def pipeline_of_foreign_job(name: str) -> str | None:

@@ -1,12 +1,13 @@
 """Every route, for somebody who may do nothing, and for somebody we do not know."""
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx2
 import pytest
 from fastapi.routing import APIRoute
 
+from tests.api.kept import kept
 from tests.api.lab import Lab, RefuseAll, lab
 from tests.waiting import until
 
@@ -28,31 +29,47 @@ def filled(path: str, name: str) -> str:
     )
 
 
-def kept(folder: Path) -> dict[str, str]:
-    """Every file and its content; the ledger aside, whose file changes by being read."""
-    return {
-        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not file.name.startswith("ledger.")
-    }
+def itself(path: str) -> list[str]:
+    return [path]
 
 
-async def walk(one: Lab, name: str, headers: dict[str, str]) -> list[httpx2.Response]:
-    """Ask for every path with every method; the answers of all but the probes."""
+def forms(path: str) -> list[str]:
+    """A path, and how else it could be written so that somebody takes it for the same."""
+    return [
+        path, f"{path}/", f"/{path}", path.replace("/", "//"), f"/.{path}", f"/x/..{path}",
+        f"{path};x", f"{path}%2F", f"{path}%00", f"{path}/.", "/" + path[1:].replace("/", "%2F"),
+        path.upper(), path.replace("-", "%2D"), path.replace("s", "%73"),
+    ]  # fmt: skip
+
+
+async def walk(
+    one: Lab,
+    name: str,
+    headers: dict[str, str],
+    written: Callable[[str], list[str]] = itself,
+) -> list[httpx2.Response]:
+    """Ask for every path, as it may be written, with every method; all answers but the probes'."""
     answers: list[httpx2.Response] = []
     for path in routes(one):
-        for method in METHODS:
-            answer = await one.client.request(
-                method,
-                filled(path, name) + ("?pipeline=print" if path == "/training-jobs" else ""),
-                headers=[("Content-Type", "application/json")]
-                + [(k, v.encode()) for k, v in headers.items()],
-            )
-            if path in PROBES:
-                assert (answer.status_code == 200) == (method in {"GET", "HEAD"})
-            else:
-                answers.append(answer)
+        query = "?pipeline=print" if path == "/training-jobs" else ""
+        for form in written(filled(path, name)):
+            for method in METHODS:
+                answer = await ask(one, method, form + query, headers)
+                if form in PROBES:
+                    assert (answer.status_code == 200) == (method in {"GET", "HEAD"})
+                else:
+                    answers.append(answer)
     return answers
+
+
+async def ask(one: Lab, method: str, target: str, headers: dict[str, str]) -> httpx2.Response:
+    return await one.client.request(
+        method,
+        "/",
+        headers=[("Content-Type", "application/json")]
+        + [(name, value.encode()) for name, value in headers.items()],
+        extensions={"target": target.encode()},  # as it is written, and not made regular
+    )
 
 
 async def prepared(root: Path) -> str:
@@ -78,8 +95,9 @@ async def test_refused_principal_gets_nothing_and_changes_nothing(tmp_path: Path
     name = await prepared(tmp_path)
     before = kept(tmp_path / "data")
     async with lab(tmp_path, decider=RefuseAll()) as one:
-        answers = await walk(one, name, {})
-    assert {answer.status_code for answer in answers} <= {403, 404, 405}
+        answers = await walk(one, name, {}, forms)
+    # 422: of a job called `.`, with the option of the list.
+    assert {answer.status_code for answer in answers} == {403, 404, 405, 422}
     assert kept(tmp_path / "data") == before
     async with lab(tmp_path) as one:
         assert [job["name"] for job in (await one.client.get("/training-jobs")).json()] == [name]

@@ -21,6 +21,7 @@ def test_every_job_name_is_a_label_that_keeps_the_pipeline_whole(pipeline: str, 
     assert LABEL.fullmatch(name)
     assert name.startswith(f"model-training-{pipeline}-")
     assert names.is_job_name(name)
+    assert names.pipeline_in_job_name(name) == pipeline
 
 
 @pytest.mark.parametrize(("length", "uuid_length"), [(1, 36), (11, 36), (12, 16), (31, 16)])

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from model_training.access.actions import Action
 from model_training.access.principals import Principal, PrincipalKind
 from model_training.jobs import TrainingJob, format_time
+from model_training.names import pipeline_in_job_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ def job_resource(job: TrainingJob) -> Resource:
             "created_at": format_time(job.created_at),
         },
     )
+
+
+def absent_job_resource(name: str) -> Resource:
+    """What a job of this name would be told as, by what its name says; nobody owns it."""
+    return Resource("training_job", name, {"pipeline": pipeline_in_job_name(name), "owner": ""})
 
 
 def pair_resource(pipeline: str | None, owner: str) -> Resource:

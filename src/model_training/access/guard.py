@@ -12,7 +12,13 @@ from typing import Final
 
 from model_training.access.actions import Action
 from model_training.access.audit import CHANGES, AuditLog, NoAudit, Verdict
-from model_training.access.decisions import Decider, Decision, Resource, job_resource
+from model_training.access.decisions import (
+    Decider,
+    Decision,
+    Resource,
+    absent_job_resource,
+    job_resource,
+)
 from model_training.access.patterns import matches
 from model_training.access.principals import Ceiling, Principal
 from model_training.errors import (
@@ -139,14 +145,15 @@ class Guard:
             JobNotFound: it is not there, or may not even be read.
             Forbidden: it may be read, but not this.
         """
-        if job is None:
-            raise unknown_job(name)
-        [permitted] = await self.permitted(principal, action, [job_resource(job)])
-        if permitted:
+        # What is not there is asked about all the same. Else it would be told from what is hidden:
+        # by the time that a question takes, and by the 503 while nobody can be asked.
+        resource = absent_job_resource(name) if job is None else job_resource(job)
+        [permitted] = await self.permitted(principal, action, [resource])
+        if permitted and job is not None:
             return job
-        if action is not Action.READ:
-            [readable] = await self.permitted(principal, Action.READ, [job_resource(job)])
-            if readable:
+        if not permitted and action is not Action.READ:
+            [readable] = await self.permitted(principal, Action.READ, [resource])
+            if readable and job is not None:
                 raise Forbidden(f"You may not {action} training_job {name!r}.")
         raise unknown_job(name)
 

@@ -161,16 +161,20 @@ class Parameter:
     description: str | None = None
 
     def fault(self, value: object) -> str | None:
-        """What is wrong with a value, or None."""
+        """What is wrong with a value, or None; it may be a secret, and is not told."""
         if not self._admits(value):
-            return f"expects {self.expectation}, got {shortened(value)}"
+            return f"expects {self.expectation}, got {self._described(value)}"
         if self.pattern is None or not isinstance(value, str):
             return None
         if len(value) > MATCHED_LIMIT:
             return f"expects at most {MATCHED_LIMIT} characters, got {len(value)}"
         if re.fullmatch(self.pattern, value) is None:
-            return f"expects {self.expectation}, got {shortened(value)}"
+            return f"expects {self.expectation}, got {self._described(value)}"
         return None
+
+    def _described(self, value: object) -> str:
+        kind = _kind(value)
+        return f"another {kind}" if is_a(self.type, value) else WITH_ARTICLE.get(kind, kind)
 
     @property
     def expectation(self) -> str:

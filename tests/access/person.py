@@ -50,9 +50,14 @@ class Person:
 
     @property
     def login(self) -> str:
-        """What is kept of it."""
-        folder = self.home / ".local/state/model-training/logins"
-        return "".join(path.read_text() for path in folder.glob("*.json"))
+        """What is kept of it; nothing where they are not logged in."""
+        return self.login_file.read_text() if self.login_file.exists() else ""
+
+    @property
+    def login_file(self) -> Path:
+        """Where it is kept, or was: whoever logs out leaves the lock there."""
+        [lock] = (self.home / ".local/state/model-training/logins").glob("*.lock")
+        return lock.with_suffix("")
 
 
 def person(root: Path, name: str, server: str) -> Person:

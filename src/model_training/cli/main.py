@@ -29,6 +29,8 @@ _COMMANDS: Final = {
     "stop": ("jobs", "Stop a job; its record, log and outputs stay."),
     "delete": ("jobs", "Stop a job and remove it with its log and outputs."),
     "pipeline": ("pipelines", "List, show, add and remove pipelines."),
+    "login": ("login", "Log in at the OpenID provider of the server."),
+    "logout": ("login", "Forget the login at the server, and end it."),
     "access": ("access", "Make, list and revoke API keys."),
     "doctor": ("doctor", "Check this installation, the server and the cluster."),
     "version": ("version", "Print the version."),
@@ -66,13 +68,22 @@ class LazyGroup(click.Group):
     epilog=exits.HELP
     + """
 \b
-The server is found by MODEL_TRAINING_URL and MODEL_TRAINING_TOKEN, or else by what
-`model-training serve` wrote into the data folder (MODEL_TRAINING_DATA).
+The server is found by MODEL_TRAINING_URL, or else by what `model-training serve` wrote into the
+data folder (MODEL_TRAINING_DATA). The token for it is that of the first of --token-file,
+MODEL_TRAINING_TOKEN, MODEL_TRAINING_TOKEN_FILE, the token_command in client.toml, the login of
+`model-training login`, and the data folder's for a server on this machine.
 Completion: eval "$(_MODEL_TRAINING_COMPLETE=bash_source model-training)"; also zsh, fish.
 """,
 )
-def cli() -> None:
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="Show the server the token in this file, which is read again when it changes.",
+)
+@click.pass_obj
+def cli(talk: Talk, token_file: str | None) -> None:
     """Train pipeline P with these parameters: one training job, its state, log and outputs."""
+    talk.token_file = token_file
 
 
 def main() -> None:

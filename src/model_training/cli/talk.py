@@ -16,6 +16,7 @@ import click
 from model_training.cli.terminal import inert
 
 if TYPE_CHECKING:
+    from model_training.client.address import AddressFinder
     from model_training.client.clients import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,11 +36,15 @@ _STATE_STYLES = {
 
 
 class Talk:
-    """One run of the command. ``aim`` says in an error what could not be done."""
+    """One run of the command.
+
+    ``aim`` says in an error what could not be done; ``token_file`` is what --token-file names.
+    """
 
     def __init__(self) -> None:
         self.json = False
         self.aim = ""
+        self.token_file: str | None = None
 
     @property
     def shows_tables(self) -> bool:
@@ -83,7 +88,13 @@ class Talk:
         """A client of the server that the environment or the data folder names."""
         from model_training.client.clients import Client
 
-        return Client(patience=PATIENCE_S)
+        return Client(token_file=self.token_file, patience=PATIENCE_S)
+
+    def finder(self) -> "AddressFinder":
+        """What finds that server for a client, and what to show it."""
+        from model_training.client.address import AddressFinder
+
+        return AddressFinder(token_file=self.token_file)
 
 
 def _cell(value: object) -> str:

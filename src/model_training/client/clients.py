@@ -19,6 +19,7 @@ from model_training.client.downloads import PartialFile, target_of
 from model_training.client.events import LogBytes, LogEvent
 from model_training.client.exchange import Operation, emitting_its_result
 from model_training.client.jobs import AsyncJob, Job
+from model_training.client.renewing import renewing
 from model_training.client.results import (
     JobFilters,
     JobOptions,
@@ -41,8 +42,10 @@ class Client:
     Args:
         url: of the server; else ``MODEL_TRAINING_URL``, else what a server on this machine wrote
             into its data folder.
-        token: else ``MODEL_TRAINING_TOKEN``, else the one in the data folder.
+        token: to show the server; else what is in ``token_file``, else what ``credentials.py``
+            finds: variables, ``client.toml``, a login, the data folder.
         data: the data folder; else ``MODEL_TRAINING_DATA``, else the default one.
+        token_file: a file with the token, read for each request.
         timeout: seconds for a connection, and for silence within an answer.
         patience: seconds to go on trying while the server does not answer or is busy.
 
@@ -57,10 +60,11 @@ class Client:
         token: str | None = None,
         data: Path | str | None = None,
         *,
+        token_file: Path | str | None = None,
         timeout: float = TIMEOUT_S,
         patience: float = PATIENCE_S,
     ) -> None:
-        self._finder = AddressFinder(url, token, data)
+        self._finder = AddressFinder(url, token, data, token_file)
         self._patience_s = patience
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.Client(timeout=timeout, trust_env=not self._finder.is_local)
@@ -207,7 +211,7 @@ class Client:
         return cast("T", result)
 
     def _items(self, operation: Operation[None]) -> Iterator[object]:
-        return BlockingWire(self._http, self._finder).perform_all(operation)
+        return BlockingWire(self._http, self._finder).perform_all(renewing(operation))
 
 
 class AsyncClient:
@@ -216,8 +220,10 @@ class AsyncClient:
     Args:
         url: of the server; else ``MODEL_TRAINING_URL``, else what a server on this machine wrote
             into its data folder.
-        token: else ``MODEL_TRAINING_TOKEN``, else the one in the data folder.
+        token: to show the server; else what is in ``token_file``, else what ``credentials.py``
+            finds: variables, ``client.toml``, a login, the data folder.
         data: the data folder; else ``MODEL_TRAINING_DATA``, else the default one.
+        token_file: a file with the token, read for each request.
         timeout: seconds for a connection, and for silence within an answer.
         patience: seconds to go on trying while the server does not answer or is busy.
 
@@ -232,10 +238,11 @@ class AsyncClient:
         token: str | None = None,
         data: Path | str | None = None,
         *,
+        token_file: Path | str | None = None,
         timeout: float = TIMEOUT_S,
         patience: float = PATIENCE_S,
     ) -> None:
-        self._finder = AddressFinder(url, token, data)
+        self._finder = AddressFinder(url, token, data, token_file)
         self._patience_s = patience
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.AsyncClient(timeout=timeout, trust_env=not self._finder.is_local)
@@ -397,4 +404,4 @@ class AsyncClient:
         return cast("T", result)
 
     def _items(self, operation: Operation[None]) -> AsyncGenerator[object]:
-        return AsyncWire(self._http, self._finder).perform_all(operation)
+        return AsyncWire(self._http, self._finder).perform_all(renewing(operation))

@@ -72,6 +72,11 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Renew:
+    """The server refused what it was shown; gives whether there is something else to show."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Let this many seconds pass."""
 
@@ -85,8 +90,8 @@ class Emit:
     item: object
 
 
-Effect: TypeAlias = Send | Open | Read | Close | Pause | Emit
-Reply: TypeAlias = Answer | bytes | None
+Effect: TypeAlias = Send | Open | Read | Close | Renew | Pause | Emit
+Reply: TypeAlias = Answer | bytes | bool | None
 T = TypeVar("T")
 Operation: TypeAlias = Generator[Effect, Reply, T]
 

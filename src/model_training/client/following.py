@@ -85,7 +85,7 @@ def follow(name: str, options: LogOptions, patience_s: float) -> Operation[None]
             answer = cast("Answer", (yield Open(follower.request())))
             if answer.status in BUSY:
                 busy = answer
-            elif answer.status >= 400:
+            elif answer.status >= 300:
                 raise error_of(answer, follower.request())
             else:
                 if not follower.has_begun:

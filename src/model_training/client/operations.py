@@ -72,7 +72,7 @@ def ask(request: Request, retries: Retries, *, head_only: bool = False) -> Opera
         else:
             delay = retries.delay_after_busy(answer) if answer.status in BUSY else None
             if delay is None:
-                if answer.status >= 400:
+                if answer.status >= 300:
                     raise error_of(answer, request)
                 return answer
         yield Pause(delay)
@@ -141,7 +141,7 @@ def delete(name: str, wait_s: float | None, patience_s: float) -> Operation[Trai
                 return None  # the first attempt did it, and its answer was lost
             delay = retries.delay_after_busy(answer) if answer.status in BUSY else None
             if delay is None:
-                if answer.status >= 400:
+                if answer.status >= 300:
                     raise error_of(answer, request)
                 return _job(answer)
         yield Pause(delay)

@@ -38,7 +38,7 @@ _BY_KIND = {error_class.kind(): error_class for error_class in _descendants(Mode
 
 
 def error_of(answer: Answer, request: Request) -> ModelTrainingError:
-    """The error that this answer (400 or above) tells of."""
+    """The error that this answer (300 or above) tells of."""
     problem = _problem(answer)
     kind = str(problem.get("type", "")).rpartition("/")[2]
     error_class = _BY_KIND.get(kind) or _BY_STATUS.get(answer.status, ModelTrainingError)
@@ -58,10 +58,14 @@ def _problem(answer: Answer) -> dict[str, object]:
         document = None
     if isinstance(document, dict) and "status" in document:
         return cast("dict[str, object]", document)
+    detail = f"The server answered {answer.status} without saying why."
+    if answer.status < 400:
+        # Not followed: what a server is shown belongs to it alone.
+        detail = f"The server answered {answer.status}, a redirect; name it by its own address."
     return {
         "type": "about:blank",
         "status": answer.status,
-        "detail": f"The server answered {answer.status} without saying why.",
+        "detail": detail,
         "request_id": answer.headers.get("x-request-id"),
     }
 

@@ -9,7 +9,7 @@ from functools import partial
 import httpx2
 
 from model_training import __version__
-from model_training.client.address import AddressFinder
+from model_training.client.address import Address, AddressFinder
 from model_training.client.exchange import (
     Answer,
     Close,
@@ -20,6 +20,7 @@ from model_training.client.exchange import (
     Operation,
     Pause,
     Read,
+    Renew,
     Reply,
     Request,
     Send,
@@ -42,9 +43,8 @@ def _failures(url: str) -> Generator[None]:
 
 
 def _prepared(
-    http: httpx2.Client | httpx2.AsyncClient, finder: AddressFinder, request: Request
+    http: httpx2.Client | httpx2.AsyncClient, address: Address, request: Request
 ) -> httpx2.Request:
-    address = finder.find()
     headers = {"user-agent": f"model-training/{__version__}", **request.headers}
     if address.token:
         headers["authorization"] = f"Bearer {address.token}"
@@ -77,6 +77,7 @@ class BlockingWire:
     def __init__(self, http: httpx2.Client, finder: AddressFinder) -> None:
         self._http = http
         self._finder = finder
+        self._address: Address | None = None
         self._response: httpx2.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
 
@@ -109,6 +110,8 @@ class BlockingWire:
                 return self._read()
             case Close():
                 return self._close()
+            case Renew():
+                return self._address is not None and self._finder.renew(self._address)
             case Pause(seconds):
                 threading.Event().wait(seconds)
             case _:
@@ -117,11 +120,12 @@ class BlockingWire:
 
     def _open(self, request: Request, *, whole: bool) -> Answer:
         self._close()
-        prepared = _prepared(self._http, self._finder, request)
+        self._address = self._finder.find()
+        prepared = _prepared(self._http, self._address, request)
         with _failures(str(prepared.url)):
             response = self._http.send(prepared, stream=True)
             self._response = response
-            if whole or response.status_code >= 400:
+            if whole or response.status_code >= 300:
                 body = response.read()
                 self._close()
                 return Answer(response.status_code, _headers(response), body)
@@ -144,6 +148,7 @@ class AsyncWire:
     def __init__(self, http: httpx2.AsyncClient, finder: AddressFinder) -> None:
         self._http = http
         self._finder = finder
+        self._address: Address | None = None
         self._response: httpx2.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
 
@@ -176,6 +181,9 @@ class AsyncWire:
                 return await self._read()
             case Close():
                 return await self._close()
+            case Renew():
+                if self._address is not None:
+                    return await asyncio.to_thread(self._finder.renew, self._address)
             case Pause(seconds):
                 await asyncio.sleep(seconds)
             case _:
@@ -184,11 +192,13 @@ class AsyncWire:
 
     async def _open(self, request: Request, *, whole: bool) -> Answer:
         await self._close()
-        prepared = _prepared(self._http, self._finder, request)
+        # A program may have to be asked for the token, or a provider.
+        self._address = await asyncio.to_thread(self._finder.find)
+        prepared = _prepared(self._http, self._address, request)
         with _failures(str(prepared.url)):
             response = await self._http.send(prepared, stream=True)
             self._response = response
-            if whole or response.status_code >= 400:
+            if whole or response.status_code >= 300:
                 body = await response.aread()
                 await self._close()
                 return Answer(response.status_code, _headers(response), body)

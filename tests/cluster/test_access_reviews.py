@@ -32,9 +32,9 @@ from tests.waiting import until
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
 ROOT = Path(__file__).parents[2]
-POLICY = ROOT / "policies" / "kubernetes" / "rbac.yaml"
+POLICY = ROOT / "src/model_training/access/policies/kubernetes/rbac.yaml"
 AUDIENCE = "model-training"
-GROUP = "training.model-training.io"
+GROUP = "model-training.alt"
 
 
 @pytest.fixture

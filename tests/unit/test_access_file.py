@@ -93,6 +93,23 @@ BAD = {
         f'{ISSUER}[decisions]\nengine = "opa"\nurl = "https://pdp"\ncache = 60',
         r"The setting decisions\.cache in ",
     ),
+    "certificates for a decision point without TLS": (
+        f'{ISSUER}[decisions]\nengine = "opa"\nurl = "http://127.0.0.1:8181"\nca = "ca.pem"',
+        r"The setting decisions\.ca in .*: certificates are shown by TLS alone, and url is http",
+    ),
+    "our certificate for one without TLS": (
+        f'{ISSUER}[decisions]\nengine = "authzen"\nurl = "http://pdp"\nplain_http = true\n'
+        'certificate = "c.pem"',
+        r"The setting decisions\.certificate in .*: certificates are shown by TLS alone",
+    ),
+    "certificates for keys without TLS": (
+        f'{ISSUER}jwks = "http://127.0.0.1/keys"\nca = "ca.pem"\n{ROLES}',
+        r"The setting ca of corp in .*: its keys are not asked for by TLS.* or use https",
+    ),
+    "certificates for a key that is there": (
+        f'{ISSUER}key = "corp.pem"\nca = "ca.pem"\n{ROLES}',
+        r"The setting ca of corp in .*: its keys are not asked for by TLS",
+    ),
     "nobody": (ROLES, r"lets nobody in: name issuers, api_keys or kubernetes"),
     "keys at aiSSEMBLE's": (
         f'{ISSUER}[api_keys]\nfile = "k"\n'
@@ -128,6 +145,24 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path):
 def test_a_file_that_is_not_there(tmp_path: Path):
     with pytest.raises(SettingsError, match=r"cannot be read: No such file.*--access"):
         read_access_file(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("more", "types"),
+    [
+        ("", ("at+jwt", "jwt")),
+        ('jwks = "https://login.example.org/keys"', ("at+jwt", "jwt")),
+        ('key = "corp.pem"', ("at+jwt", "jwt", "none")),
+        ('types = ["AT+JWT"]', ("at+jwt",)),
+        ('types = ["JWT", "none"]', ("jwt", "none")),
+        ('key = "corp.pem"\ntypes = ["at+jwt"]', ("at+jwt",)),
+    ],
+)
+def test_a_token_without_a_type_is_taken_where_a_key_is_given_or_where_it_is_said(
+    tmp_path: Path, more: str, types: tuple[str, ...]
+):
+    access = read_access_file(written(tmp_path, f"{ISSUER}{more}\n{ROLES}"))
+    assert access.issuers[0].accepted_types == types
 
 
 def test_who_each_decision_point_can_be_asked_about():

@@ -110,3 +110,13 @@ def test_without_room_on_the_disk_the_keys_stay_and_no_key_is_printed(tmp_path: 
     assert "Traceback" not in full.stderr
     assert path.read_bytes() == before
     assert ApiKeys(path).principal(key).name == "nightly"
+
+
+def test_what_to_do_next_is_of_this_command(tmp_path: Path):
+    (tmp_path / "api-keys.json").write_text("[]")
+    (tmp_path / "api-keys.json").chmod(0o666)
+    done = command(tmp_path, "list")
+    assert done.returncode == 1
+    [next_step] = [line for line in done.stderr.splitlines() if line.startswith("  next:")]
+    assert "correct what is named" in next_step
+    assert "serve" not in next_step

@@ -192,18 +192,18 @@ def test_only_a_clear_yes_permits(body: dict[str, Any]):
         assert "warning" not in body
 
 
-async def test_the_check_wants_a_decision_or_nothing_and_no_other_server():
+async def test_the_check_wants_a_decision_and_tells_where_there_is_no_rule():
     async with fake_pdp() as fake, OpaDecider(patient(fake.url)) as decider:
-        await decider.check()
+        assert await decider.check() is None
         fake.permits = lambda _: False
-        await decider.check()
+        assert await decider.check() is None
         bodies: list[bytes] = [b"{}", b'{"result": "no"}', b'{"warning": {}, "result": false}']
 
         def said(_: Asked) -> Said:
             return Said(bodies[0], JSON)
 
         fake.said = said
-        await decider.check()
+        assert "decisions.path is undefined" in (await decider.check() or "")
         for _ in range(2):
             bodies.pop(0)
             with pytest.raises(AccessUnavailable):

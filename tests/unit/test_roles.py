@@ -1,6 +1,9 @@
 """The file of roles: who may do what, how mistakes are told, and what a change does."""
 
+import contextlib
+import json
 import logging
+import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +19,27 @@ from model_training.access.decisions import (
     pipeline_resource,
     service_resource,
 )
+from model_training.access.engines.role_file import PATTERNS_LIMIT, ROLE_FILE_BYTES
 from model_training.access.engines.roles import RolesDecider
 from model_training.access.principals import Principal, PrincipalKind
 from model_training.errors import SettingsError
+
+HOSTILE = {
+    "rules that are alike": "[roles.a]\nallow = [\n"
+    + "".join(f'{{actions=["read"],pipelines=["*a{n}"]}},\n' for n in range(PATTERNS_LIMIT))
+    + "]\n",
+    "two rules of many patterns": "[roles.a]\nallow = [\n"
+    + "".join(
+        f'{{actions=["read"],pipelines={json.dumps([f"*{end}{n}" for n in range(500)])}}},\n'
+        for end in "ab"
+    )
+    + "]\n",
+    "more patterns than are looked at": "[roles.a]\nallow = [\n"
+    + '{actions=["read"],pipelines=["*"]},\n' * (ROLE_FILE_BYTES // 40)
+    + "]\n",
+    "tables in tables": "".join(f"[a{n}.b.c.d.e.f.g.h.i.j.k.l.m]\n" for n in range(3500)),
+    "more than is read": "#" * (2**20),
+}
 
 pytestmark = pytest.mark.anyio
 
@@ -284,7 +305,21 @@ async def test_a_bad_change_keeps_the_last_good_file_and_says_so_once(path: Path
             assert decision.permitted
     assert len(caplog.records) == 1
     assert "is no action; they are" in caplog.text
-    assert decider.fault is not None
-    path.write_text(FILE)
-    await may_read_churn(decider)
-    assert decider.fault is None
+    path.write_text(FILE.replace('["fraud-*"] }', '["fraud-*", "churn"] }'))
+    assert await may_read_churn(decider)
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_file_takes_long_to_read(path: Path, text: str):
+    path.write_text(text)
+    began = time.process_time()
+    with contextlib.suppress(SettingsError):
+        RolesDecider(path)
+    assert time.process_time() - began < 1.0
+
+
+def test_more_patterns_than_can_be_held_against_each_other_are_refused(path: Path):
+    names = ", ".join(f'"p{number}"' for number in range(PATTERNS_LIMIT + 1))
+    path.write_text(f'[roles.a]\nallow = [{{actions = ["read"], pipelines = [{names}]}}]\n')
+    with pytest.raises(SettingsError, match=rf"there are 1001 names of .* {PATTERNS_LIMIT} are"):
+        RolesDecider(path)

@@ -22,6 +22,7 @@ from pydantic import (
     ValidationInfo,
 )
 
+from model_training.access.issuers import NO_TYPE, TYPES
 from model_training.access.principals import PrincipalKind
 from model_training.access.properties import read_properties
 from model_training.errors import SettingsError
@@ -94,7 +95,8 @@ class IssuerTable(_Table):
     key: _File | None = None
     """a public key in PEM instead"""
     types: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
-    """values of ``typ`` that are taken; by default at+jwt, JWT, and none where a key is given"""
+    """values of ``typ`` that are taken, ``none`` for a token without; by default at+jwt and JWT,
+    and none as well where a key is given, as older deployments have it"""
     subject: _Claim = "sub"
     """claim that tells one user from another, for ever"""
     groups: _Claim = "groups"
@@ -105,6 +107,22 @@ class IssuerTable(_Table):
     """certificates, in PEM, by which its server is believed; by default the system's"""
     leeway: Annotated[float, Field(ge=0, le=60)] = 30
     """seconds that its clock and ours may differ"""
+
+    @property
+    def asks_by_tls(self) -> bool:
+        """Whether its keys are fetched from a server that shows a certificate."""
+        return self.key is None and (self.jwks or self.issuer).startswith("https:")
+
+    @property
+    def accepted_types(self) -> tuple[str, ...]:
+        """``types`` in lower case, or what stands for it.
+
+        Kinds of tokens of one issuer are told apart by their type. One without a type is taken only
+        where somebody has looked at the issuer's: providers give types, old deployments do not.
+        """
+        if self.types is not None:
+            return tuple(each.lower() for each in self.types)
+        return TYPES if self.key is None else (*TYPES, NO_TYPE)
 
 
 class ApiKeysTable(_Table):
@@ -147,8 +165,8 @@ class DecisionsTable(_Table):
     """aissemble: what it is asked about"""
     action: _Text = "training-job-{action}"
     """aissemble: what would be done"""
-    group: _Text = "training.model-training.io"
-    """kubernetes: API group of the resources that its roles name"""
+    group: _Text = "model-training.alt"
+    """kubernetes: API group of the resources that its roles name; nobody can own one in ``alt``"""
     cache: Annotated[float, Field(ge=0, le=10)] = 0
     """seconds for which a yes is kept, but for stop and delete; a no for at most 2"""
 
@@ -259,7 +277,23 @@ _ONLY_OF: Final = {
 
 
 def _refuse_inconsistent(access: AccessFile, path: Path) -> None:
-    decisions = access.decisions
+    _refuse_decisions(access.decisions, path)
+    _refuse_issuers(access, path)
+    if not access.kinds:
+        raise SettingsError(
+            f"The access file {path} lets nobody in: name issuers, api_keys or kubernetes, or set "
+            "local_token to true."
+        )
+    engine = access.decisions.engine
+    if strangers := access.kinds - ASKED_ABOUT[engine]:
+        kinds = ", ".join(sorted(_WAY[kind] for kind in strangers))
+        raise SettingsError(
+            f"The setting decisions.engine in {path}: {engine} cannot be asked about those who "
+            f"come in by {kinds}. Remove that way in, or choose another engine."
+        )
+
+
+def _refuse_decisions(decisions: DecisionsTable, path: Path) -> None:
     engine = decisions.engine
     needed = _NEEDED.get(engine)
     if needed is not None and getattr(decisions, needed) is None:
@@ -271,18 +305,13 @@ def _refuse_inconsistent(access: AccessFile, path: Path) -> None:
                 f"The setting decisions.{name} in {path}: it is for {known}, and the engine is "
                 f"{engine}. Remove it."
             )
-    _refuse_issuers(access, path)
-    if not access.kinds:
-        raise SettingsError(
-            f"The access file {path} lets nobody in: name issuers, api_keys or kubernetes, or set "
-            "local_token to true."
-        )
-    if strangers := access.kinds - ASKED_ABOUT[engine]:
-        kinds = ", ".join(sorted(_WAY[kind] for kind in strangers))
-        raise SettingsError(
-            f"The setting decisions.engine in {path}: {engine} cannot be asked about those who "
-            f"come in by {kinds}. Remove that way in, or choose another engine."
-        )
+    if decisions.url is not None and decisions.url.startswith("http:"):
+        for name in ("ca", "certificate", "certificate_key"):
+            if name in decisions.model_fields_set:
+                raise SettingsError(
+                    f"The setting decisions.{name} in {path}: certificates are shown by TLS alone, "
+                    "and url is http. Remove it, or use https."
+                )
 
 
 def _refuse_issuers(access: AccessFile, path: Path) -> None:
@@ -296,6 +325,11 @@ def _refuse_issuers(access: AccessFile, path: Path) -> None:
             raise SettingsError(
                 f"The setting issuer of {issuer.name} in {path}: it is no address at which keys "
                 "could be looked for. Give jwks or key."
+            )
+        if issuer.ca is not None and not issuer.asks_by_tls:
+            raise SettingsError(
+                f"The setting ca of {issuer.name} in {path}: its keys are not asked for by TLS, so "
+                "no certificate is looked at. Remove it, or use https."
             )
 
 

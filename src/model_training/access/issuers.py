@@ -15,6 +15,7 @@ ALGORITHMS: Final = frozenset({
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
 })  # fmt: skip
 TYPES: Final = ("at+jwt", "jwt")
+NO_TYPE: Final = "none"  # among types: of a token that does not say of which it is
 LEEWAY_LIMIT_S: Final = 60.0  # seconds; clocks that differ by more are broken
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -31,8 +32,8 @@ class Issuer:
     """where its keys are; None: where its discovery document says"""
     key: Path | None = None
     """a public key in PEM instead"""
-    types: tuple[str, ...] = TYPES
-    """values of ``typ``, in any case; a token without one is a jwt"""
+    types: tuple[str, ...] = (*TYPES, NO_TYPE)
+    """values of ``typ``, in any case"""
     subject: str = "sub"
     groups: str = "groups"
     roles: str = "roles"

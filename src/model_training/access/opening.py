@@ -4,7 +4,9 @@ What is needed for one way alone is imported where that way is chosen, so that a
 user loads none of it.
 """
 
+import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -13,6 +15,7 @@ from model_training.access.access_file import AccessFile, DecisionsTable, Issuer
 from model_training.access.audit import AuditFile, AuditLog, AuditStdout
 from model_training.access.credentials import Credentials
 from model_training.access.decisions import Decider, PermitAuthenticated
+from model_training.access.first_answer import FirstAnswer
 from model_training.access.guard import PAIRS_LIMIT, Guard
 from model_training.access.principals import Authenticator, LocalToken
 from model_training.access.reviews import Review
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from model_training.access.engines.aissemble import AissembleDecider
     from model_training.access.engines.authzen import AuthzenDecider
     from model_training.access.engines.opa import OpaDecider
+    from model_training.access.engines.policy_server import Server
     from model_training.access.issuers import Issuer
 
 logger = logging.getLogger(__name__)
@@ -31,12 +35,18 @@ logger = logging.getLogger(__name__)
 _HERE: Final = frozenset({"roles", "permit"})
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who is it, and may they."""
 
     authenticator: Authenticator
     guard: Guard
+    is_ready: Callable[[], bool] = _always
+    """whether those who are asked over a network have answered since the start"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class ReviewingCluster:
     review: Review
     namespace: str
     """in which rights count"""
+    may_review: Callable[[], bool] = _always
+    """whether it lets us ask"""
 
 
 async def open_access(
@@ -63,7 +75,7 @@ async def open_access(
         SettingsError: something that it names is not there, or not what it must be.
     """
     authenticator = await _credentials(file, local, cluster, stack)
-    decider = await _decider(file.decisions, namespace, cluster, stack)
+    decider, answers = await _decider(file.decisions, namespace, cluster, stack)
     audit = _audit(file, data, stack)
     engine = file.decisions.engine
     if engine == "permit":
@@ -72,7 +84,8 @@ async def open_access(
         )
     pairs_limit = None if engine in _HERE else PAIRS_LIMIT
     guard = Guard(decider, engine=engine, audit=audit, pairs_limit=pairs_limit)
-    return Access(authenticator, guard)
+    may_review = _always if cluster is None else cluster.may_review
+    return Access(authenticator, guard, lambda: may_review() and answers())
 
 
 async def _credentials(
@@ -97,7 +110,7 @@ async def _credentials(
 
 
 def _issuer(table: IssuerTable) -> "Issuer":
-    from model_training.access.issuers import TYPES, Issuer
+    from model_training.access.issuers import Issuer
 
     return Issuer(
         name=table.name,
@@ -106,7 +119,7 @@ def _issuer(table: IssuerTable) -> "Issuer":
         algorithms=table.algorithms,
         jwks=table.jwks,
         key=table.key,
-        types=TYPES if table.types is None else tuple(each.lower() for each in table.types),
+        types=table.accepted_types,
         subject=table.subject,
         groups=table.groups,
         roles=table.roles,
@@ -129,22 +142,38 @@ async def _decider(
     namespace: str,
     cluster: ReviewingCluster | None,
     stack: AsyncExitStack,
-) -> Decider:
+) -> tuple[Decider, Callable[[], bool]]:
+    """What decides, and whether it has answered yet."""
     match table.engine:
         case "permit":
-            return PermitAuthenticated()
+            return PermitAuthenticated(), _always
         case "roles":
             from model_training.access.engines.roles import RolesDecider
 
             assert table.file is not None  # noqa: S101 - seen when the file was read
-            return RolesDecider(table.file)
+            return RolesDecider(table.file), _always
         case "kubernetes":
             from model_training.access.engines.subject_access_reviews import SubjectAccessReviews
 
             asked = _required(cluster, "decisions.engine")
-            return _kept(SubjectAccessReviews(asked.review, asked.namespace, table.group), table)
+            reviews = SubjectAccessReviews(asked.review, asked.namespace, table.group)
+            return _kept(reviews, table), _always
         case _:
-            return _kept(await stack.enter_async_context(_remote(table, namespace)), table)
+            remote = await stack.enter_async_context(_remote(table, namespace))
+            first = FirstAnswer(remote, table.url or "")
+            stack.callback(asyncio.create_task(first.run(), name="first answer").cancel)
+            return _kept(remote, table), lambda: first.is_there
+
+
+async def try_out(table: DecisionsTable) -> str | None:
+    """What is doubtful about the answer of a decision point over HTTP, if anything.
+
+    Raises:
+        SettingsError: it cannot be asked as the settings say.
+        AccessUnavailable: it does not answer with a decision.
+    """
+    async with _remote(table, "try-out") as decider:
+        return await decider.check()
 
 
 def _remote(
@@ -153,22 +182,32 @@ def _remote(
     from model_training.access.engines.aissemble import AissembleDecider
     from model_training.access.engines.authzen import AuthzenDecider
     from model_training.access.engines.opa import OpaDecider
-    from model_training.access.engines.policy_server import Server
 
-    server = Server(
-        url=table.url or "",
-        token_file=table.token,
-        ca=table.ca,
-        certificate=table.certificate,
-        certificate_key=table.certificate_key,
-        plain_http=table.plain_http,
-    )
+    server = server_of(table)
     if table.engine == "opa":
         return OpaDecider(server, path=table.path)
     if table.engine == "authzen":
         return AuthzenDecider(server, discover=table.discover, jobs_by=table.jobs_by)
     return AissembleDecider(
         server, namespace=namespace, resource=table.resource, action=table.action
+    )
+
+
+def server_of(table: DecisionsTable) -> "Server":
+    """Where the decision point is, and how it is reached.
+
+    Raises:
+        SettingsError: it could not be asked, or not safely.
+    """
+    from model_training.access.engines.policy_server import Server
+
+    return Server(
+        url=table.url or "",
+        token_file=table.token,
+        ca=table.ca,
+        certificate=table.certificate,
+        certificate_key=table.certificate_key,
+        plain_http=table.plain_http,
     )
 
 

@@ -6,7 +6,7 @@ of both.
 """
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Final
 
 from model_training.names import PIPELINE_NAME_LIMIT
@@ -46,17 +46,23 @@ def matches(pattern: str, name: str) -> bool:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether some name is of both patterns."""
+    """Whether some name is of both patterns.
 
-    @cache
-    def meet(i: int, j: int) -> bool:
-        """Of the rests of both."""
-        if i == len(one) and j == len(other):
-            return True
-        if i < len(one) and one[i] == "*":
-            return meet(i + 1, j) or (j < len(other) and meet(i, j + 1))
-        if j < len(other) and other[j] == "*":
-            return meet(i, j + 1) or (i < len(one) and meet(i + 1, j))
-        return i < len(one) and j < len(other) and one[i] == other[j] and meet(i + 1, j + 1)
+    Between its first and its last ``*`` a pattern asks for nothing that could not stand beside what
+    another asks for there, so of two with stars only the beginnings and the ends are in the way.
+    """
+    if "*" not in one:
+        return matches(other, one)
+    if "*" not in other:
+        return matches(one, other)
+    begin, end = _around_stars(one)
+    begins, ends = _around_stars(other)
+    return (begin.startswith(begins) or begins.startswith(begin)) and (
+        end.endswith(ends) or ends.endswith(end)
+    )
 
-    return meet(0, 0)
+
+@lru_cache(maxsize=1024)
+def _around_stars(pattern: str) -> tuple[str, str]:
+    """What stands before the first and behind the last of them."""
+    return pattern.partition("*")[0], pattern.rpartition("*")[2]

@@ -1,6 +1,8 @@
 """Who may use this service: the access file's word, or that of whoever has the local token."""
 
+import asyncio
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from model_training.access.access_file import AccessFile, read_access_file
 from model_training.access.decisions import LocalDecider
@@ -10,6 +12,9 @@ from model_training.access.principals import LocalToken, read_or_create_token
 from model_training.api.composition import LOCAL_NAMESPACE
 from model_training.folders import DataFolder
 from model_training.settings import Settings
+
+if TYPE_CHECKING:
+    from model_training.executors.kubernetes.rights import Right
 
 
 async def access_of(settings: Settings, data: DataFolder, stack: AsyncExitStack) -> Access:
@@ -37,13 +42,31 @@ async def _cluster(
     settings: Settings, file: AccessFile, stack: AsyncExitStack
 ) -> ReviewingCluster | None:
     """The cluster that jobs run in, if it is to be asked, by connections of its own."""
-    asks = file.kubernetes is not None or file.decisions.engine == "kubernetes"
-    if settings.executor != "kubernetes" or not asks:
+    if settings.executor != "kubernetes" or not asks_cluster(file):
         return None
     from model_training.executors.kubernetes.api import KubernetesApi
     from model_training.executors.kubernetes.kubeconfig import load_cluster
+    from model_training.executors.kubernetes.readiness import Readiness
     from model_training.executors.kubernetes.reviewing import Reviewing
 
     cluster = load_cluster(settings.kubeconfig)
     api = await stack.enter_async_context(KubernetesApi(cluster))
-    return ReviewingCluster(Reviewing(api), settings.namespace or cluster.namespace)
+    namespace = settings.namespace or cluster.namespace
+    rights = review_rights(file)
+    readiness = Readiness(api, namespace, all_namespaces=False, rights=rights)
+    stack.callback(asyncio.create_task(readiness.run(), name="rights to review").cancel)
+    return ReviewingCluster(Reviewing(api), namespace, lambda: readiness.is_ready)
+
+
+def asks_cluster(file: AccessFile) -> bool:
+    """Whether the cluster is to say who somebody is, or what they may do."""
+    return file.kubernetes is not None or file.decisions.engine == "kubernetes"
+
+
+def review_rights(file: AccessFile) -> "tuple[Right, ...]":
+    """What the service must be allowed to ask the cluster that jobs run in."""
+    from model_training.executors.kubernetes.rights import ACCESS_REVIEWS, TOKEN_REVIEWS
+
+    tokens = (TOKEN_REVIEWS,) if file.kubernetes is not None else ()
+    decisions = (ACCESS_REVIEWS,) if file.decisions.engine == "kubernetes" else ()
+    return tokens + decisions

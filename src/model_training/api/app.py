@@ -5,6 +5,7 @@ too, so that neither can hold what the other does not.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 from fastapi import FastAPI
@@ -44,6 +45,7 @@ def create_app(
     settings: Settings,
     stopping: asyncio.Event,
     recheck_s: float = RECHECK_S,
+    access_ready: Callable[[], bool] = lambda: True,
 ) -> FastAPI:
     """Everything that answers HTTP; serve it by ``deadlines.DeadlineProtocol``.
 
@@ -53,6 +55,7 @@ def create_app(
         settings: for its limits and host names.
         stopping: set when the server goes; every stream ends then.
         recheck_s: seconds between two questions whether a follower may go on.
+        access_ready: whether callers could be decided about.
     """
     shares = Shares(rate=settings.principal_rate, followers=settings.principal_followers)
     streams = Streams(
@@ -69,7 +72,7 @@ def create_app(
         app,
         TrainingJobRoutes(service, streams),
         PipelineRoutes(service),
-        ServiceRoutes(service, streams, metrics),
+        ServiceRoutes(service, streams, metrics, lambda: service.ready and access_ready()),
     )
     app.add_exception_handler(ModelTrainingError, _answer_error)
     app.add_exception_handler(Refused, _answer_refusal)

@@ -1,5 +1,6 @@
 """The routes: each says who asks, reads what is asked, calls the service, and answers."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Final
 from urllib.parse import urlencode
@@ -212,10 +213,17 @@ class PipelineRoutes:
 class ServiceRoutes:
     """The service itself: probes, counts and its own description."""
 
-    def __init__(self, service: TrainingService, streams: Streams, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        service: TrainingService,
+        streams: Streams,
+        metrics: Metrics,
+        is_ready: Callable[[], bool],
+    ) -> None:
         self._service = service
         self._streams = streams
         self._metrics = metrics
+        self._is_ready = is_ready
 
     async def livez(self) -> Response:
         """GET /livez: the process answers."""
@@ -223,7 +231,7 @@ class ServiceRoutes:
 
     async def readyz(self) -> Response:
         """GET /readyz: what it answers is true."""
-        if self._service.ready:
+        if self._is_ready():
             return answers.text("ok\n")
         return answers.text("not ready\n", status=503)
 

@@ -183,7 +183,13 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
         stack.push_async_callback(ledger.close)
         access = await access_of(settings, data, stack)
         service = await build_service(settings, data, ledger, access.guard, stack)
-        app = create_app(service, access.authenticator, settings=settings, stopping=stopping)
+        app = create_app(
+            service,
+            access.authenticator,
+            settings=settings,
+            stopping=stopping,
+            access_ready=access.is_ready,
+        )
         protocol = partial(
             DeadlineProtocol,
             header_timeout=settings.header_timeout,

@@ -1,4 +1,4 @@
-"""``access key create``, ``list`` and ``revoke``.
+"""``access key create``, ``list`` and ``revoke``, and beside them ``explain``.
 
 They write the file of keys themselves and need no server: a key is made by whoever may write that
 file, before the first start as well. A running server sees the change at the next request.
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from model_training.access.actions import Action
+from model_training.cli.access_explain import explain_command
 from model_training.cli.talk import Talk, json_option
 from model_training.folders import DataFolder, default_data_folder
 
@@ -25,7 +26,10 @@ _FILE = click.option(
 
 @click.group
 def access_command() -> None:
-    """Say who may do what: API keys."""
+    """Say who may do what: API keys, and what a decision point is asked."""
+
+
+access_command.add_command(explain_command)
 
 
 @access_command.group("key")

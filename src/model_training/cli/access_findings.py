@@ -1,17 +1,21 @@
 """Who may use the service that these settings would start: its posture, a line a matter.
 
-Read from the settings and the files that they name; nothing is asked over the network, because
-what cannot be reached now says nothing about what is configured.
+Read from the settings and the files that they name. Of what is elsewhere the decision point alone
+is asked, a question about nobody: whoever wrote its address and path wants to know that they are
+right.
 """
 
+import asyncio
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from model_training.cli.findings import Finding
-from model_training.errors import SettingsError
+from model_training.errors import AccessUnavailable, SettingsError
 
 if TYPE_CHECKING:
-    from model_training.access.access_file import AccessFile
+    from pathlib import Path
+
+    from model_training.access.access_file import AccessFile, DecisionsTable
     from model_training.settings import Settings
 
 
@@ -79,11 +83,45 @@ def _decisions(file: "AccessFile") -> Iterator[Finding]:
         found = "nobody: authorization is switched off, whoever comes in may do everything"
         yield Finding("warn", "who decides", found, "choose an engine in [decisions]")
         return
-    where = table.url or table.file or "the cluster's own roles"
-    yield Finding("ok", "who decides", f"{table.engine}: {where}")
+    if table.file is not None:
+        yield _roles(table.file)
+    elif table.url is not None:
+        yield _decision_point(table, table.url)
+    else:
+        yield Finding("ok", "who decides", f"{table.engine}: the cluster's own roles")
     if table.plain_http:
         found = "decisions cross the network without TLS; whoever is between can say yes"
         yield Finding("warn", "decision point", found, "use https, and remove plain_http")
     if table.cache:
         kept = f"a yes for {table.cache:g} s, never to stop or delete"
         yield Finding("ok", "kept decisions", kept)
+
+
+def _roles(path: "Path") -> Finding:
+    from model_training.access.engines.role_file import read_role_file
+
+    try:
+        read_role_file(path)
+    except SettingsError as error:
+        way_out = "serve does not start with it; one that runs goes on with the roles before"
+        return Finding("fail", "who decides", f"roles: {error.message}", way_out)
+    return Finding("ok", "who decides", f"roles: {path}")
+
+
+def _decision_point(table: "DecisionsTable", url: str) -> Finding:
+    from model_training.access.opening import try_out
+
+    found = f"{table.engine}: {url}"
+    try:
+        doubt = asyncio.run(try_out(table))
+    except ModuleNotFoundError as error:
+        way_out = "pip install 'model-training-api[server,access]'"
+        return Finding("fail", "who decides", f"{error.name} is missing", way_out)
+    except SettingsError as error:
+        return Finding("fail", "who decides", error.message, "serve does not start with it")
+    except AccessUnavailable as error:
+        way_out = "mend what is named; the service starts meanwhile, and permits nothing"
+        return Finding("fail", "who decides", f"{found}: {error.message}", way_out)
+    if doubt:
+        return Finding("warn", "who decides", f"{found} answers, but {doubt}")
+    return Finding("ok", "who decides", f"{found}, which answers")

@@ -23,6 +23,7 @@ from model_training.errors import ModelTrainingError, SettingsError
 from model_training.folders import DataFolder, default_data_folder
 
 if TYPE_CHECKING:
+    from model_training.executors.kubernetes.rights import Right
     from model_training.settings import Settings
 
 LOW_SPACE = 2 * 1024**3  # bytes; a model and its log easily take one of them
@@ -133,8 +134,24 @@ def _executor(chosen: dict[str, Any]) -> Iterator[Finding]:
     from model_training.cli.cluster_findings import cluster_findings
 
     yield from cluster_findings(
-        settings.kubeconfig, settings.namespace, all_namespaces=settings.all_namespaces
+        settings.kubeconfig,
+        settings.namespace,
+        all_namespaces=settings.all_namespaces,
+        reviews=_reviews(settings),
     )
+
+
+def _reviews(settings: "Settings") -> "tuple[Right, ...]":
+    """Rights that the access file asks for; none where it is broken, as another finding says."""
+    if settings.access is None:
+        return ()
+    from model_training.access.access_file import read_access_file
+    from model_training.api.access import review_rights
+
+    try:
+        return review_rights(read_access_file(settings.access))
+    except (SettingsError, ModuleNotFoundError):
+        return ()
 
 
 def _settings(chosen: dict[str, Any]) -> "Settings | None":

@@ -28,7 +28,7 @@ _NEXT: tuple[tuple[type[ModelTrainingError], str], ...] = (
     (errors.InvalidRequest, "correct what is named and try again"),
     (errors.WaitTimedOut, "wait again, or stop it: model-training stop NAME"),
     (errors.DataFolderInUse, "use the running server: model-training list"),
-    (errors.SettingsError, "model-training serve --help shows the options"),
+    (errors.SettingsError, "correct what is named and try again; --help shows the options"),
 )
 
 

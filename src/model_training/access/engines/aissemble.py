@@ -130,6 +130,16 @@ def body_of(token: str, question: Question) -> bytes:
     return canonical(body)
 
 
+def endpoint(base: str) -> str:
+    """Where is asked; an address may have the path at its end, as those of older clients do."""
+    return base if base.endswith(PATH) else base + PATH
+
+
+def request_of(url: str, token: str, question: Question) -> Request:
+    """The request that asks it about whoever the token is of."""
+    return Request(url, body_of(token, question), accept=TEXT)
+
+
 def verdict(answer: Answer) -> Decision:
     """What was decided.
 
@@ -169,7 +179,7 @@ class AissembleDecider(Remote):
     ) -> None:
         self._words = Words(template(resource, "resource"), template(action, "action"), namespace)
         super().__init__(server, now)
-        self._url = server.base if server.base.endswith(PATH) else server.base + PATH
+        self._url = endpoint(server.base)
 
     async def decide(
         self, principal: Principal, action: Action, resources: Sequence[Resource]
@@ -184,7 +194,7 @@ class AissembleDecider(Remote):
             return [REFUSED_PRINCIPAL] * len(resources)
         asked = [question_of(action, resource, self._words) for resource in resources]
         distinct = dict.fromkeys(question for question in asked if question is not None)
-        requests = [self._request(body_of(principal.token, each)) for each in distinct]
+        requests = [request_of(self._url, principal.token, each) for each in distinct]
         answers = await self._server.ask(requests, self._server.deadline())
         found = dict(zip(distinct, map(verdict, answers), strict=True))
         return [REFUSED_RESOURCE if question is None else found[question] for question in asked]
@@ -198,13 +208,10 @@ class AissembleDecider(Remote):
         Raises:
             AccessUnavailable: there is no such endpoint.
         """
-        request = self._request(body_of("", Question("self-test", "self-test")))
+        request = request_of(self._url, "", Question("self-test", "self-test"))
         [answer] = await self._server.ask([request], self._server.deadline())
         if answer.status not in _ITS_OWN:
             raise not_understood(f"there is no such endpoint, its status is {answer.status}")
-
-    def _request(self, body: bytes) -> Request:
-        return Request(self._url, body, accept=TEXT)
 
 
 def _subject(principal: Principal) -> str:

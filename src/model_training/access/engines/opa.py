@@ -32,6 +32,7 @@ from model_training.access.principals import Principal
 from model_training.errors import SettingsError
 
 PATH: Final = "model_training/allow"
+UNDEFINED: Final = "the rule is undefined for this"
 ID_SIGNS: Final = 100  # of its own name for a decision, a UUID by default; it goes to the audit log
 _PATH: Final = re.compile(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*")
 
@@ -40,6 +41,20 @@ def body_of(subject: JSONObject, action: Action, resource: JSONObject) -> bytes:
     """What is sent; the same for the same question."""
     asked: JSONObject = {"subject": subject, "action": {"name": str(action)}, "resource": resource}
     return canonical({"input": asked})
+
+
+def rule_url(base: str, path: str) -> str:
+    """Where a rule is asked.
+
+    Raises:
+        SettingsError: the path is none.
+    """
+    rule = path.strip("/")
+    if not _PATH.fullmatch(rule):
+        raise SettingsError(
+            f"The setting decisions.path: {path!r} is no path of a rule; write it such as {PATH}."
+        )
+    return f"{base}/v1/data/{rule}"
 
 
 def verdict(answer: Answer) -> Decision:
@@ -55,7 +70,7 @@ def verdict(answer: Answer) -> Decision:
         raise not_understood("it comes with a warning")
     identity = _identity(found.get("decision_id"))
     if "result" not in found:
-        return Decision(permitted=False, reason="the rule is undefined for this", id=identity)
+        return Decision(permitted=False, reason=UNDEFINED, id=identity)
     result = found["result"]
     if isinstance(result, dict):
         result = cast("JSONObject", result).get("allow")
@@ -85,14 +100,8 @@ class OpaDecider(Remote):
     def __init__(
         self, server: Server, *, path: str = PATH, now: Callable[[], float] = time.monotonic
     ) -> None:
-        rule = path.strip("/")
-        if not _PATH.fullmatch(rule):
-            raise SettingsError(
-                f"The setting decisions.path: {path!r} is no path of a rule; write it such as "
-                f"{PATH}."
-            )
+        self._url = rule_url(server.base, path)
         super().__init__(server, now)
-        self._url = f"{server.base}/v1/data/{rule}"
 
     async def decide(
         self, principal: Principal, action: Action, resources: Sequence[Resource]
@@ -113,10 +122,19 @@ class OpaDecider(Remote):
         found = dict(zip(distinct, map(verdict, answers), strict=True))
         return [REFUSED_RESOURCE if body is None else found[body] for body in bodies]
 
-    async def check(self) -> None:
-        """Ask it something; the rule may say yes, no, or nothing about it.
+    async def check(self) -> str | None:
+        """What is doubtful about its answer to a question about nobody, if anything.
+
+        A rule that says nothing is a no. It is also what OPA says where no such rule is, so it is
+        told.
 
         Raises:
             AccessUnavailable: it does not answer with a decision.
         """
-        await self.decide(SOMEBODY, Action.READ, [SOMETHING])
+        [decision] = await self.decide(SOMEBODY, Action.READ, [SOMETHING])
+        if decision.reason != UNDEFINED:
+            return None
+        return (
+            "the rule of decisions.path is undefined for a question about nobody. If it is the one "
+            "that is meant, give it a default"
+        )

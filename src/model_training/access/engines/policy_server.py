@@ -115,6 +115,21 @@ class Request:
     """JSON, which is posted; None: nothing, and the answer is got"""
     accept: str = JSON
 
+    @property
+    def method(self) -> str:
+        """Of HTTP."""
+        return "GET" if self.body is None else "POST"
+
+
+def headers_of(request: Request, token: str) -> dict[str, str]:
+    """What a request says of itself, and what is shown for it; ``token`` may be empty."""
+    headers = {"Accept": request.accept}
+    if request.body is not None:
+        headers["Content-Type"] = JSON
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
 
 class PolicyServer:
     """The connections to one decision point, between ``__aenter__`` and ``aclose``.
@@ -231,16 +246,11 @@ class PolicyServer:
             raise self._unanswered(error) from None
 
     async def _send(self, request: Request) -> Answer:
-        headers = {"Accept": request.accept}
-        if request.body is not None:
-            headers["Content-Type"] = JSON
-        if token := self._token.value():
-            headers["Authorization"] = f"Bearer {token}"
         async with self._session.request(
-            "GET" if request.body is None else "POST",
+            request.method,
             request.url,
             data=request.body,
-            headers=headers,
+            headers=headers_of(request, self._token.value()),
             allow_redirects=False,  # nobody else decides, or gets our token
             ssl=self._tls.value(),
         ) as response:

@@ -20,7 +20,10 @@ from model_training.errors import SettingsError
 from model_training.strict_json import shortened
 
 SERVICE_ACTIONS: Final = frozenset({Action.LIST, Action.READ})
-ROLE_FILE_BYTES: Final = 2**20  # some thousand bindings; read again whenever it changes
+# Some thousand bindings. It is read again when it changes, while somebody waits: the worst of this
+# size takes half a second.
+ROLE_FILE_BYTES: Final = 128 * 1024
+PATTERNS_LIMIT: Final = 1000  # in all rules; each is held against the others of its role
 
 
 def _actions(value: object) -> object:
@@ -145,6 +148,12 @@ def _reason(message: str) -> str:
 
 
 def _contradictions(file: _File) -> Iterator[str]:
+    number = sum(len(rule.pipelines) for role in file.roles.values() for rule in role.allow)
+    if number > PATTERNS_LIMIT:
+        yield (
+            f"roles: there are {number} names of pipelines in the rules, and {PATTERNS_LIMIT} are "
+            "the most; say several by one with *"
+        )
     for name, role in file.roles.items():
         yield from _faults_of_role(f"roles.{name}", role)
     for at, binding in enumerate(file.bindings):
@@ -173,17 +182,17 @@ def _faults_of_binding(place: str, binding: Binding) -> Iterator[str]:
 
 
 def _overlaps(place: str, role: Role) -> Iterator[str]:
-    for (i, one), (j, other) in combinations(enumerate(role.allow), 2):
-        shared = one.actions & other.actions
-        if not shared or one.owner != other.owner:
+    said = [(pattern, at) for at, rule in enumerate(role.allow) for pattern in rule.pipelines]
+    for (left, i), (right, j) in combinations(said, 2):
+        if i == j or not overlap(left, right):
             continue
-        for left in one.pipelines:
-            for right in other.pipelines:
-                if overlap(left, right):
-                    yield (
-                        f"{place}.allow[{i}] and [{j}] overlap: both give {min(shared)} on "
-                        f"{left!r} and {right!r}; say it once"
-                    )
+        one, other = role.allow[i], role.allow[j]
+        shared = one.actions & other.actions
+        if shared and one.owner == other.owner:
+            yield (
+                f"{place}.allow[{i}] and [{j}] overlap: both give {min(shared)} on "
+                f"{left!r} and {right!r}; say it once"
+            )
 
 
 def _repeats(bindings: tuple[Binding, ...]) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Decisions by a file of roles, in this process: the decision point that needs no other.
 
 The file is looked at on each question, and read again when it changed. While it cannot be
-understood, the last good one counts, so that a slip in an editor is no outage; the log says so
-once, and the service is told to be in doubt about it (``fault``).
+understood, the last good one counts, so that a slip in an editor is no outage. The log says so
+once for each change, and so does ``doctor``, which reads the file as it is. The service is ready:
+it goes on deciding, and to send it no more requests would make an outage of the slip.
 """
 
 import logging
@@ -52,8 +53,6 @@ class RolesDecider:
         self._rules: OrderedDict[tuple[str, tuple[str, ...], tuple[str, ...]], _Rules] = (
             OrderedDict()
         )
-        self.fault: str | None = None
-        """why the file as it is now does not count"""
 
     async def decide(
         self, principal: Principal, action: Action, resources: Sequence[Resource]
@@ -86,11 +85,9 @@ class RolesDecider:
         try:
             self._file = read_role_file(self._path)
         except SettingsError as error:
-            self.fault = error.message
             logger.error("the roles that counted before still count: %s", error.message)  # noqa: TRY400 - one line, no trace
             return
         self._rules.clear()
-        self.fault = None
         logger.info("the roles in %s were read again", self._path)
 
     def _rules_of(self, principal: Principal) -> _Rules:

@@ -96,6 +96,11 @@ def _name_of(resource: Resource) -> str:
     return resource.id
 
 
+def review_path(namespace: str) -> str:
+    """Where the API server is asked about rights in a namespace."""
+    return f"/apis/{VERSION}/namespaces/{namespace}/localsubjectaccessreviews"
+
+
 def access_review(
     identity: ClusterIdentity, question: Question, namespace: str, group: str
 ) -> JSONObject:
@@ -160,7 +165,7 @@ class SubjectAccessReviews:
 
     def __init__(self, review: Review, namespace: str, group: str) -> None:
         self._review = review
-        self._path = f"/apis/{VERSION}/namespaces/{namespace}/localsubjectaccessreviews"
+        self._path = review_path(namespace)
         self._namespace = namespace
         self._group = group
 

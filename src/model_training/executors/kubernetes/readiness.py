@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from model_training.errors import ExecutorUnavailable
 from model_training.executors.kubernetes.api import KubernetesApi
-from model_training.executors.kubernetes.rights import missing_rights
+from model_training.executors.kubernetes.rights import RIGHTS, Right, missing_rights
 
 LOOK_S: Final = 30.0  # a dozen small requests; a right that was withdrawn is told within it
 RETRY_S: Final = 5.0  # while something is in the way: a person is mending it and waits
@@ -21,8 +22,16 @@ class Readiness:
     about rights, and what is known of jobs can still be read.
     """
 
-    def __init__(self, api: KubernetesApi, namespace: str, *, all_namespaces: bool) -> None:
+    def __init__(
+        self,
+        api: KubernetesApi,
+        namespace: str,
+        *,
+        all_namespaces: bool,
+        rights: Sequence[Right] = RIGHTS,
+    ) -> None:
         self.is_ready = False
+        self._rights = rights
         self._api = api
         self._namespace = namespace
         self._all_namespaces = all_namespaces
@@ -37,7 +46,10 @@ class Readiness:
     async def _look(self) -> None:
         try:
             missing = await missing_rights(
-                self._api, self._namespace, all_namespaces=self._all_namespaces
+                self._api,
+                self._namespace,
+                all_namespaces=self._all_namespaces,
+                rights=self._rights,
             )
         except ExecutorUnavailable as error:
             if not self.is_ready:  # afterwards the reflectors tell of it

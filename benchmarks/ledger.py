@@ -16,7 +16,7 @@ import statistics
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,8 +95,8 @@ def row_of(state: JobState) -> dict[str, Value]:
     return values_of_new(first_record(seen), seen)
 
 
-def fill(path: Path, jobs: int) -> None:
-    """Make a ledger of that many jobs, each with a history of three lines, fast.
+def fill(path: Path, jobs: Iterable[dict[str, Value]]) -> None:
+    """Make a ledger of these jobs, each with a history of three lines, fast.
 
     Without indexes, triggers and syncs while it is written: for measuring, good for nothing else.
     """
@@ -111,7 +111,7 @@ def fill(path: Path, jobs: int) -> None:
         db.execute("BEGIN")
         for item in derived:
             db.execute(f"DROP {item['type']} {item['name']}")
-        db.executemany(QUERIES["add"], rows(jobs))
+        db.executemany(QUERIES["add"], jobs)
         for number, state in enumerate(("'pending'", "'running'", "state"), start=1):
             db.execute(
                 "INSERT INTO transitions "
@@ -254,13 +254,13 @@ def main() -> None:
     parser.add_argument("--fill", type=Path, help="only make a ledger here")
     options = parser.parse_args()
     if options.fill:
-        fill(options.fill, options.jobs)
+        fill(options.fill, rows(options.jobs))
         return
     with tempfile.TemporaryDirectory() as folder:
         path = options.keep or Path(folder) / "ledger.sqlite3"
         began = time.perf_counter()
         if not path.exists():
-            fill(path, options.jobs)
+            fill(path, rows(options.jobs))
         filled = time.perf_counter() - began
         result = asyncio.run(measure(path, options.times))
         size = path.stat().st_size

@@ -28,10 +28,10 @@ from model_training.errors import (
     AccessUnavailable,
     MalformedRequest,
     SettingsError,
-    Unauthenticated,
 )
 from tests.unit.key_server import KeyServer, running
 from tests.unit.token_forge import AUDIENCE, ISSUER, Forge, b64
+from tests.unit.token_holders import accepts, holder
 from tests.waiting import until
 
 pytestmark = pytest.mark.anyio
@@ -64,14 +64,6 @@ async def rotating(server: KeyServer, clock: Clock) -> AsyncGenerator[Issuers]:
     server.put("/keys", FORGE.jwks())
     async with Issuers([issuer(server)], steady=clock) as issuers:
         yield issuers
-
-
-async def accepts(issuers: Issuers, token: str) -> bool:
-    try:
-        await issuers.principal(token)
-    except Unauthenticated:
-        return False
-    return True
 
 
 def of_new() -> str:
@@ -466,7 +458,7 @@ async def test_keys_stay_good_for_an_hour_without_the_issuer_and_are_none_afterw
             assert await accepts(issuers, FORGE.good())
             clock.seconds += 60
             with pytest.raises(AccessUnavailable, match="keys of corp cannot be fetched"):
-                await issuers.principal(FORGE.good())
+                await holder(issuers, FORGE.good())
             server.put("/keys", FORGE.jwks())
             clock.seconds += 31
             assert await accepts(issuers, FORGE.good())

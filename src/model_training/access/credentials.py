@@ -6,13 +6,15 @@ another would let an outage of one decide who somebody is.
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from model_training.access.api_keys import ApiKeys
-from model_training.access.jwt_tokens import Issuers
 from model_training.access.principals import LocalToken, Principal, bearer_token
-from model_training.access.token_reviews import TokenReviews
 from model_training.errors import Unauthenticated
+
+if TYPE_CHECKING:  # each is loaded where that way in is opened (opening.py)
+    from model_training.access.api_keys import ApiKeys
+    from model_training.access.jwt_tokens import Issuers
+    from model_training.access.token_reviews import TokenReviews
 
 REFUSED: Final = "The credential is not good here."
 
@@ -30,9 +32,9 @@ class Credentials:
     def __init__(
         self,
         *,
-        issuers: Issuers | None = None,
-        keys: ApiKeys | None = None,
-        reviews: TokenReviews | None = None,
+        issuers: "Issuers | None" = None,
+        keys: "ApiKeys | None" = None,
+        reviews: "TokenReviews | None" = None,
         local: LocalToken | None = None,
     ) -> None:
         self._issuers = issuers
@@ -50,8 +52,9 @@ class Credentials:
         token = bearer_token(headers)
         if self._keys is not None and self._keys.is_key(token):
             return self._keys.principal(token)
-        if self._issuers is not None and self._issuers.is_of_one(token):
-            return await self._issuers.principal(token)
+        claimed = None if self._issuers is None else self._issuers.claimed(token)
+        if self._issuers is not None and claimed is not None:
+            return await self._issuers.principal(claimed)
         if self._local is not None and self._local.is_it(token):
             return self._local.principal
         if self._reviews is not None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final, Self, cast
 
-from model_training.access.issuers import Issuer
+from model_training.access.issuers import NO_TYPE, Issuer
 from model_training.access.jwks import KeySet, is_signed_by, key_of_pem, read_pem
 from model_training.access.jwks_source import KeySource
 from model_training.access.principals import Principal, PrincipalKind, principal_id
@@ -32,8 +32,23 @@ class _Believed:
 
     issuer: Issuer
     keys: KeySource | KeySet
-    types: frozenset[str]
+    types: frozenset[str | None]
     """as ``SignedText.type`` has them"""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedToken:
+    """A token taken apart, and which of the issuers it says it is of; nothing is believed yet.
+
+    ``repr`` shows none of it.
+    """
+
+    token: str
+    text: SignedText
+    believed: _Believed
+
+    def __repr__(self) -> str:
+        return "ClaimedToken(...)"
 
 
 class Issuers:
@@ -65,7 +80,7 @@ class Issuers:
                 )
             names.add(issuer.name)
             keys = _pem_of(issuer) or KeySource(issuer, steady)
-            types = frozenset(map(plain_type, issuer.types))
+            types = frozenset(None if t == NO_TYPE else plain_type(t) for t in issuer.types)
             self._believed[issuer.issuer] = _Believed(issuer, keys, types)
         self._running = AsyncExitStack()
 
@@ -89,14 +104,17 @@ class Issuers:
     def _sources(self) -> list[KeySource]:
         return [one.keys for one in self._believed.values() if isinstance(one.keys, KeySource)]
 
-    def is_of_one(self, token: str) -> bool:
-        """Whether the token says that it is of one of them, which is not yet believed."""
+    def claimed(self, token: str) -> ClaimedToken | None:
+        """The token, if it says that it is of one of them."""
         try:
-            return take_apart(token).claims.get("iss") in self._believed
-        except (Unreadable, TypeError):  # iss may be of a type that is in no dict
-            return False
+            text = take_apart(token)
+        except Unreadable:
+            return None
+        name = text.claims.get("iss")
+        believed = self._believed.get(name) if isinstance(name, str) else None
+        return None if believed is None else ClaimedToken(token, text, believed)
 
-    async def principal(self, token: str) -> Principal:
+    async def principal(self, claimed: ClaimedToken) -> Principal:
         """Who the token is of.
 
         Raises:
@@ -104,17 +122,13 @@ class Issuers:
             AccessUnavailable: whether it is good cannot be told now.
         """
         try:
-            return await self._principal(token)
+            return await self._principal(claimed)
         except Unreadable as error:
             logger.info("a token is refused: %s", error)
             raise Unauthenticated(REFUSED) from None
 
-    async def _principal(self, token: str) -> Principal:
-        text = take_apart(token)
-        name = text.claims.get("iss")
-        believed = self._believed.get(name) if isinstance(name, str) else None
-        if believed is None:
-            raise Unreadable("its issuer is none of ours")
+    async def _principal(self, claimed: ClaimedToken) -> Principal:
+        text, believed = claimed.text, claimed.believed
         issuer = believed.issuer
         if text.algorithm not in issuer.algorithms:
             raise Unreadable(f"it is signed by an algorithm that {issuer.name} is not to use")
@@ -130,7 +144,7 @@ class Issuers:
             raise Unreadable("its signature is wrong")
         expires_at = _require_times(text.claims, self._now(), issuer.leeway_s)
         _require_audience(text.claims, issuer.audience)
-        return _principal_of(issuer, text, token, expires_at)
+        return _principal_of(issuer, text, claimed.token, expires_at)
 
 
 def _pem_of(issuer: Issuer) -> KeySet | None:

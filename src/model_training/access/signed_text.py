@@ -40,9 +40,11 @@ class SignedText:
         return value if isinstance(value, str) else ""
 
     @property
-    def type(self) -> str:
-        """In lower case, without ``application/`` (RFC 7515, section 4.1.9)."""
-        value = self.header.get("typ", "jwt")
+    def type(self) -> str | None:
+        """In lower case, without ``application/`` (RFC 7515, section 4.1.9); None: it has none."""
+        if "typ" not in self.header:
+            return None
+        value = self.header["typ"]
         return plain_type(value) if isinstance(value, str) else ""
 
     @property

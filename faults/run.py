@@ -35,6 +35,7 @@ CAMPAIGNS = {
     "disk-full": "disk_full",
     "shutdown": "shutdown",
     "second-server": "second_server",
+    "slow-clients": "slow_clients",
 }
 ON_CLUSTER = {
     "api-server-kill": "outages",
@@ -46,7 +47,8 @@ ON_CLUSTER = {
     "registry-away": "registry_away",
     "server-kill": "server_kill",
 }
-USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200}
+USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200, "slow-clients": 45}
+IN_CI = USUAL | {"slow-clients": 14}
 USUAL_ON_CLUSTER = 20
 CI_ON_CLUSTER = 2
 NEED_MOUNTS = {"supervisor-kill", "host-restart", "clock", "trees", "disk-full"}
@@ -85,7 +87,7 @@ def count_of(name: str, given: argparse.Namespace) -> int:
         return given.count
     if given.cluster:
         return CI_ON_CLUSTER if given.ci else USUAL_ON_CLUSTER
-    return USUAL[name]
+    return IN_CI[name] if given.ci else USUAL[name]
 
 
 def parse() -> argparse.Namespace:
@@ -97,7 +99,11 @@ def parse() -> argparse.Namespace:
         help=f"{', '.join(CAMPAIGNS)}; with --cluster {', '.join(ON_CLUSTER)}",
     )
     parser.add_argument("--cluster", action="store_true", help="on the test cluster, as root")
-    parser.add_argument("--count", type=int, help="rounds of each (default 20; 200 jobs to adopt)")
+    parser.add_argument(
+        "--count",
+        type=int,
+        help="rounds of each (default 20; 200 jobs to adopt; 45 s of slow clients)",
+    )
     parser.add_argument(
         "--seed", type=int, default=int(time.time()) % 100_000, help="to repeat one"
     )

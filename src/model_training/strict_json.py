@@ -40,7 +40,8 @@ def parse_json(body: bytes) -> object:
         )
     except json.JSONDecodeError as error:
         raise MalformedRequest(_syntax(error, text)) from None
-    _refuse_lone_surrogates(value)
+    if "\\u" in text:  # UTF-8 itself has no surrogates
+        _refuse_lone_surrogates(value)
     return value
 
 
@@ -56,6 +57,8 @@ def _decoded(body: bytes) -> str:
 
 
 def _refuse_depth(text: str) -> None:
+    if text.count("[") + text.count("{") <= DEPTH_LIMIT:
+        return  # of nearly every body, and without a look at each string
     depth = 0
     for match in _STRINGS_AND_BRACKETS.finditer(text):
         sign = match[0][0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import model_training
-from tests.access.servers import cerbos, keycloak, oidc_provider, opa, openfga
+from tests.access.servers import authzforce, cerbos, keycloak, oidc_provider, opa, openfga
 from tests.access.servers.tools import ServerMissing
 
 POLICIES = Path(model_training.__file__).parent / "access/policies"
@@ -20,6 +20,7 @@ VERSIONS: dict[str, Callable[[], str]] = {
     "OPA": opa.version,
     "OpenFGA": openfga.version,
     "oidc-provider": oidc_provider.version,
+    "AuthzForce": authzforce.version,
     "Keycloak": keycloak.version,
 }
 

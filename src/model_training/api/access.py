@@ -10,6 +10,7 @@ from model_training.access.guard import Guard
 from model_training.access.opening import Access, ReviewingCluster, open_access
 from model_training.access.principals import LocalToken, read_or_create_token
 from model_training.api.composition import LOCAL_NAMESPACE
+from model_training.errors import SettingsError
 from model_training.folders import DataFolder
 from model_training.settings import Settings
 
@@ -28,14 +29,20 @@ async def access_of(settings: Settings, data: DataFolder, stack: AsyncExitStack)
         return Access(local, Guard(LocalDecider()))
     file = read_access_file(settings.access)
     cluster = await _cluster(settings, file, stack)
-    return await open_access(
-        file,
-        data=data,
-        local=local,
-        namespace=cluster.namespace if cluster else settings.namespace or LOCAL_NAMESPACE,
-        cluster=cluster,
-        stack=stack,
-    )
+    try:
+        return await open_access(
+            file,
+            data=data,
+            local=local,
+            namespace=cluster.namespace if cluster else settings.namespace or LOCAL_NAMESPACE,
+            cluster=cluster,
+            stack=stack,
+        )
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"{error.name} is missing, which the access file needs; "
+            "install: pip install 'model-training-api[server,access]'"
+        ) from error
 
 
 async def _cluster(

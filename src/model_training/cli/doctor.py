@@ -55,7 +55,7 @@ def doctor_command(talk: Talk, **chosen: Any) -> int:  # noqa: ANN401 Click's va
 
     The options are those of serve, and settings are found as by it.
     """
-    findings = [*_installation(), *_data_folder(), _server(), *_executor(chosen)]
+    findings = [*_installation(), *_data_folder(), _server(talk.token_file), *_executor(chosen)]
     if talk.json:
         talk.give_json([asdict(finding) for finding in findings])
     else:
@@ -105,8 +105,9 @@ def _data_folder() -> Iterator[Finding]:
 
 
 def _token(data: DataFolder) -> Finding:
-    if os.environ.get("MODEL_TRAINING_TOKEN"):
-        return Finding("ok", "token", "from MODEL_TRAINING_TOKEN")
+    for name in ("MODEL_TRAINING_TOKEN", "MODEL_TRAINING_TOKEN_FILE"):
+        if os.environ.get(name):
+            return Finding("ok", "token", f"from {name}")
     try:
         mode = data.token.stat().st_mode & 0o777
     except OSError:
@@ -163,11 +164,11 @@ def _settings(chosen: dict[str, Any]) -> "Settings | None":
     return load_settings(**chosen)
 
 
-def _server() -> Finding:
+def _server(token_file: Path | None) -> Finding:
     from model_training.client.clients import Client
 
     try:
-        with Client(patience=PATIENCE_S) as client:
+        with Client(token_file=token_file, patience=PATIENCE_S) as client:
             number = len(client.pipelines())
             address = client.address
     except SettingsError as error:

@@ -12,7 +12,7 @@ _NEXT: tuple[tuple[type[ModelTrainingError], str], ...] = (
     (errors.OutputNotFound, "model-training outputs NAME shows what the job kept"),
     (
         errors.Unauthenticated,
-        "set MODEL_TRAINING_TOKEN, or MODEL_TRAINING_DATA to the data folder of that server",
+        "run model-training login, or name a token by --token-file or MODEL_TRAINING_TOKEN",
     ),
     (errors.Forbidden, "ask whoever runs the server for the right to do this"),
     (

@@ -9,7 +9,6 @@ which it ends the whole login. So whoever refreshes holds the lock beside the fi
 reads the old one until after the new one is on the disk.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -142,6 +141,8 @@ class LoginFile:
         Raises:
             SettingsError: the lock cannot be had.
         """
+        import fcntl  # not on every system on which a client without a login runs
+
         try:
             self._make_folder()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC

@@ -5,10 +5,8 @@ made ready there once: that takes half a minute, which each start would take oth
 run keeps is in memory.
 """
 
-import asyncio
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,30 +19,16 @@ import httpx2
 from testbed.binaries import cache, made_once, say
 from tests.access.servers.browser import Browser
 from tests.access.servers.tools import PolicyProcess, free_port, output, started
-from tests.waiting import until
 
 VERSION: Final = "26.7.3"
 REALM: Final = "ml"
 CLIENT: Final = "model-training-command"
 AUDIENCE: Final = "model-training"
 PASSWORD: Final = "of a test"
-READY_S: Final = 240.0
 USERS: Final = ("lea", "eve")
 LIFETIME: Final = 60  # seconds of an access token, the default of older versions
 # What does not change while it runs is settled when it is made ready.
 BUILT: Final = ("--db=dev-mem", "--cache=local", "--health-enabled=false")
-
-
-class SlowProcess(PolicyProcess):
-    """Half a minute on two idle cores: it is waited for longer than the others are."""
-
-    def start(self) -> None:
-        """Run it, and return when it is ready."""
-        with (self.root / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.root
-            )
-        asyncio.run(until(self._is_ready, within=READY_S, what="Keycloak is ready"))
 
 
 @dataclass
@@ -121,7 +105,7 @@ def keycloak(root: Path) -> Iterator[Keycloak]:
         str(home() / "bin/kc.sh"), "start", "--optimized", "--cache=local",
         f"--hostname={url}", "--http-enabled=true", "--http-host=127.0.0.1", f"--http-port={port}",
     ]  # fmt: skip
-    process = SlowProcess(url, argv, root, "/realms/master/.well-known/openid-configuration")
+    process = PolicyProcess(url, argv, root, "/realms/master/.well-known/openid-configuration")
     with started(process):
         server = Keycloak(process)
         server.admin("POST", "", _realm())

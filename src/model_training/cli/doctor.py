@@ -164,7 +164,7 @@ def _settings(chosen: dict[str, Any]) -> "Settings | None":
     return load_settings(**chosen)
 
 
-def _server(token_file: Path | None) -> Finding:
+def _server(token_file: str | None) -> Finding:
     from model_training.client.clients import Client
 
     try:

@@ -48,7 +48,7 @@ ON_CLUSTER = {
     "server-kill": "server_kill",
 }
 USUAL = dict.fromkeys(CAMPAIGNS, 20) | {"adoption": 200, "slow-clients": 45}
-IN_CI = USUAL | {"slow-clients": 14}
+IN_CI = USUAL | {"slow-clients": 15}
 USUAL_ON_CLUSTER = 20
 CI_ON_CLUSTER = 2
 NEED_MOUNTS = {"supervisor-kill", "host-restart", "clock", "trees", "disk-full"}

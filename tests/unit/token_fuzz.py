@@ -182,7 +182,7 @@ ODD_CLAIMS: tuple[Odd, ...] = (
     ("exp", {"a": 1}, False), ("exp", False, False), ("exp", 2**63, False), ("exp", 2**64, False),
     ("exp", NOW * 1000, False), ("exp", 10**4000, False), ("exp", ..., False),
     ("nbf", NOW + 29, True), ("nbf", NOW + 31, False), ("nbf", True, False), ("nbf", "", False),
-    ("nbf", 1e300, False), ("nbf", 0.5, True), ("nbf", ..., True), ("iat", NOW + 31, False),
+    ("nbf", 1e300, False), ("nbf", NOW - 0.25, True), ("nbf", ..., True), ("iat", NOW + 31, False),
     ("iat", ..., True), ("iat", [], False), ("iat", -1, False), ("jti", 7, True),
     ("jti", "", True), ("groups", {"a": ["b"]}, True), ("groups", "ml", True),
     ("ISS", "https://evil.example", True), ("crit", ["exp"], True), ("alg", "none", True),

@@ -21,7 +21,7 @@ from typing import ClassVar
 from model_training import trees
 from model_training.errors import OutputNotFound
 
-BLOCK = 256 * 1024  # bytes read at a time
+BLOCK = 64 * 1024  # bytes read at a time
 LISTING_LIMIT = 100_000  # files; more is not a listing but a mistake of the job
 PATH_LIMIT = 4096  # characters; a longer path is none that programs can open (PATH_MAX)
 LISTING_TRIES = 3  # a job may move its folders while they are listed

@@ -17,16 +17,13 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from joserfc import errors as joserfc_errors
-from joserfc import jwt as joserfc_jwt
-from joserfc.jwk import KeySet as JoserfcKeys
 
 from model_training.access.issuers import Issuer
 from model_training.access.jwt_tokens import Issuers
 from model_training.access.principals import Principal, PrincipalKind
 from model_training.errors import SettingsError, Unauthenticated
 from tests.unit.key_server import KeyServer, running
-from tests.unit.token_forge import AUDIENCE, FAMILIES, ISSUER, Forge, Token, b64, encoded, forged
+from tests.unit.token_forge import AUDIENCE, FAMILIES, ISSUER, Forge, b64, encoded, forged
 from tests.unit.token_holders import accepts, holder
 
 pytestmark = pytest.mark.anyio
@@ -213,82 +210,6 @@ async def test_no_forged_token_is_believed_and_no_good_one_refused(server: KeySe
             seen.add(token.family)
             assert await accepts(issuers, token.text) == token.is_good, token
     assert seen == FAMILIES.keys()
-
-
-# What joserfc believes and we do not, each with the rule of ours that is stricter than the
-# standards, or than what it asks by itself.
-LIFETIME = "a day at most, and times of this age"
-SUBJECT = "1 to 256 printable signs"
-EXTENSION = "no extension is understood, not even an empty list of them"
-TYPE = "the types are those of the settings"
-JSON = "strict JSON: no key twice, finite numbers, 64 levels, no half of a pair, no mark before it"
-STRICTER = {
-    ("claims", "exp 100000000000000000000"): LIFETIME,
-    ("claims", "exp 1e+308"): LIFETIME,
-    ("claims", "exp 25 hours"): LIFETIME,
-    ("claims", "exp 400 digits"): LIFETIME,
-    ("claims", "iat 0"): LIFETIME,
-    ("claims", "iat 25 hours"): LIFETIME,
-    ("claims", "nbf -5"): LIFETIME,
-    ("claims", r"sub '\x00'"): SUBJECT,
-    ("claims", r"sub 'lea\n'"): SUBJECT,
-    ("claims", r"sub 'lea\u202e'"): SUBJECT,
-    ("claims", "sub 257 signs"): SUBJECT,
-    ("header", "b64 True"): EXTENSION,
-    ("header", "crit []"): EXTENSION,
-    ("header", "typ ''"): TYPE,
-    ("header", "typ 'JWE'"): TYPE,
-    ("header", "typ 'secevent+jwt'"): TYPE,
-    ("header", "kid None"): "it is no id, and none is said by leaving it out",
-    ("another writing", "longer than 8 KiB"): "no header of a request is as long",
-    ("odd JSON", "NaN"): JSON,
-    ("odd JSON", "1e999"): JSON,
-    ("odd JSON", "a byte order mark"): JSON,
-    ("odd JSON", "a key twice"): JSON,
-    ("odd JSON", "a key twice, first"): JSON,
-    ("odd JSON", "deep"): JSON,
-    ("odd JSON", "half of a pair"): JSON,
-    ("odd JSON", "half of a pair, raw"): JSON,
-    ("odd JSON", 'header {"alg": "none", "alg'): JSON,
-    ("odd JSON", 'header {"alg": "ES256", "ki'): JSON,
-}
-
-
-def joserfc_believes(token: str, keys: list[JoserfcKeys]) -> bool:
-    """Whether it does with one of the sets.
-
-    It refuses a token without ``kid`` when there is more than one key, so it is given each alone.
-    """
-    registry = joserfc_jwt.JWTClaimsRegistry(
-        leeway=30,
-        iss={"essential": True, "value": ISSUER},
-        aud={"essential": True, "value": AUDIENCE},
-        sub={"essential": True},
-        exp={"essential": True},
-    )
-    for key in keys:
-        try:
-            registry.validate(joserfc_jwt.decode(token, key, algorithms=list(ALGORITHMS)).claims)
-        except (joserfc_errors.JoseError, ValueError, TypeError, RecursionError, KeyError):
-            continue
-        return True
-    return False
-
-
-@pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
-async def test_a_second_library_refuses_what_we_refuse_but_for_rules_of_ours(server: KeyServer):
-    for_signatures = [key for key in FORGE.jwks()["keys"] if key.get("use") != "enc"]
-    keys = [JoserfcKeys.import_key_set({"keys": [key]}) for key in for_signatures]
-    chance = random.Random(7)
-    unexplained: list[Token] = []
-    async with believed(server) as issuers:
-        for _ in range(SECOND_OPINIONS):
-            token = forged(FORGE, chance)
-            ours, theirs = await accepts(issuers, token.text), joserfc_believes(token.text, keys)
-            is_stricter = (token.family, token.words) in STRICTER
-            if ours != theirs and (ours or not is_stricter):
-                unexplained.append(token)
-    assert unexplained == []
 
 
 async def test_why_a_token_is_refused_stands_in_the_log_alone(server: KeyServer, caplog):

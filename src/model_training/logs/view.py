@@ -17,7 +17,7 @@ from model_training.logs.layout import (
     segment_starts,
 )
 
-BLOCK = 256 << 10  # bytes that a reader holds in memory at a time
+BLOCK = 64 << 10  # bytes that a reader holds in memory at a time; a slow one, two of them
 _NOTED_GAP = re.compile(r"(\d+) (\d+) (.+)", re.ASCII)
 _SCAN = 64 << 10  # bytes read at a time when lines are counted from the end
 

@@ -108,6 +108,7 @@ async def lab(
     slots: int = 4,
     ends_jobs: bool = True,
     source: PipelineSource | None = None,
+    recheck_s: float = 60.0,
     **options: float | tuple[str, ...],
 ) -> AsyncGenerator[Lab]:
     """Run the application in ``root``; ``options`` are deadlines and settings.
@@ -122,7 +123,9 @@ async def lab(
     async with open_parts(settings, decider or LocalDecider(), slots) as parts:
         chosen = replace(parts, source=source or parts.source)
         service = TrainingService(chosen, disk_reserve=0)
-        app = create_app(service, LocalToken(TOKEN), settings=settings, stopping=stopping)
+        app = create_app(
+            service, LocalToken(TOKEN), settings=settings, stopping=stopping, recheck_s=recheck_s
+        )
         protocol = partial(DeadlineProtocol, **deadlines)  # pyright: ignore
         async with serving(app, protocol, stopping) as (url, port), client(url) as http:
             await parts.tracker.synced.wait()

@@ -202,12 +202,20 @@ def test_auth_properties_of_an_existing_deployment_are_read(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("value", "engine"),
-    [("true", "aissemble"), ("TRUE", "aissemble"), ("false", "permit"), ("no", "permit")],
+    [("true", "aissemble"), ("TRUE", "aissemble"), ("false", "permit"), ("False", "permit")],
 )
 def test_its_switch_means_what_it_meant(tmp_path: Path, value: str, engine: str):
     text = f"{ENABLED}is_authorization_enabled = {value}\n"
     access = read_access_file(written(tmp_path, text, "auth.properties"))
     assert access.decisions.engine == engine
+
+
+def test_the_standard_output_can_be_named(tmp_path: Path):
+    access = read_access_file(
+        written(tmp_path, f'{ISSUER}key = "corp.pem"\n{ROLES}[audit]\nfile = "-"\n')
+    )
+    assert access.audit is not None
+    assert access.audit.file == "-"
 
 
 def test_its_values_may_name_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -227,6 +235,13 @@ def test_its_values_may_name_variables(tmp_path: Path, monkeypatch: pytest.Monke
             "Line 2 of .* gives public_key_path twice",
         ),
         ("public_key_path", "Line 1 of .* is not NAME=VALUE"),
+        *(
+            (
+                f"public_key_path=k.pem\npdp_host_url=https://pdp\nis_authorization_enabled={slip}",
+                "The setting is_authorization_enabled in .*: expects true or false",
+            )
+            for slip in ("", "no", "ture", "1", "${NOT_SET}")
+        ),
     ],
 )
 def test_its_mistakes_are_told(tmp_path: Path, text: str, sentence: str):

@@ -131,6 +131,17 @@ def test_a_file_that_others_can_read_ends_the_start(path: Path, clock: Clock):
         ApiKeys(path, clock)
 
 
+def test_a_file_that_others_can_write_later_makes_no_key_good(path: Path, clock: Clock):
+    key = make(path, clock)
+    keys = ApiKeys(path, clock)
+    path.chmod(0o666)
+    for _ in range(2):
+        with pytest.raises(AccessUnavailable):
+            keys.principal(key)
+    path.chmod(0o600)
+    assert keys.principal(key).name == "nightly"
+
+
 Plain = dict[str, object]
 
 TEXTS = {"no JSON": "{", "no keys": "{}", "empty": "", "of another kind": "[]"}

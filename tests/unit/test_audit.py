@@ -10,7 +10,7 @@ import pytest
 
 from model_training.access.actions import Action
 from model_training.access.asked import ASKED, Asked
-from model_training.access.audit import AuditFile
+from model_training.access.audit import AuditFile, AuditStdout, Verdict
 from model_training.access.decisions import Decision, Resource, pipeline_resource
 from model_training.access.guard import Guard
 from model_training.access.principals import Principal, PrincipalKind
@@ -177,3 +177,46 @@ def test_what_cannot_be_written_down_is_not_done_and_can_still_be_looked_at(tmp_
         f"stop {refusal}",
         f"delete {refusal}",
     ]
+
+
+async def test_the_standard_output_has_a_line_a_decision(capfd: pytest.CaptureFixture[str]):
+    await Guard(Says("fraud"), audit=AuditStdout()).require(LEA, Action.CREATE, FRAUD)
+    [line] = capfd.readouterr().out.splitlines()
+    assert json.loads(line)["subject"]["id"] == "corp/lea"
+
+
+CUT = """
+import resource, signal, sys
+from pathlib import Path
+from model_training.access.audit import AuditFile
+from model_training.errors import AuditUnavailable
+from tests.unit.test_audit import verdict
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log = AuditFile(Path(sys.argv[1]))
+log.write(verdict())
+size = Path(sys.argv[1]).stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
+try:
+    log.write(verdict())
+except AuditUnavailable:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log.write(verdict())
+"""
+
+
+def verdict() -> Verdict:
+    return Verdict(
+        principal=LEA, action=Action.CREATE, resources=[FRAUD],
+        decisions=[Decision(permitted=True)], engine="roles", latency_ms=0.1,
+    )  # fmt: skip
+
+
+def test_a_line_that_a_full_disk_cut_spoils_no_other(tmp_path: Path):
+    path = tmp_path / "audit.jsonl"
+    subprocess.run(
+        [sys.executable, "-c", CUT, str(path)], check=True, cwd=Path(__file__).parents[2]
+    )
+    first, cut, last = path.read_text().splitlines()
+    assert json.loads(first)["action"] == json.loads(last)["action"] == "create"
+    with pytest.raises(ValueError, match=r"."):
+        json.loads(cut)

@@ -184,7 +184,7 @@ def test_an_unknown_command_is_wrong_usage(tmp_path: Path):
 
 
 def test_without_a_server_the_way_out_is_named(tmp_path: Path):
-    (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:1"}')
+    (tmp_path / "server.json").write_text('{"url": "http://127.0.0.1:1", "pid": 1}')
     result = ran("list", data=tmp_path)
     assert (result.returncode, result.stdout) == (5, "")
     assert "could not list jobs" in result.stderr

@@ -275,7 +275,19 @@ def test_the_next_page_is_asked_of_the_same_server():
     assert next_page_request(link) == Request(
         path="/training-jobs", query=(("limit", "5"), ("cursor", "a+b"))
     )
+    for elsewhere in ("1/x?cursor=c", ".evil.example/x?cursor=c", "@host/x?cursor=c"):
+        assert next_page_request(f'<{elsewhere}>; rel="next"') == Request(
+            path="/training-jobs", query=(("cursor", "c"),)
+        )
     assert next_page_request("") is None
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"status": 422, "errors": ["a"]}', b'{"status": 422, "errors": 5}', b"[" * 200_000]
+)
+def test_an_error_that_is_none_is_an_error_all_the_same(body: bytes):
+    answer = Answer(422, {"retry-after": "\u00b2"}, body)
+    assert isinstance(error_of(answer, Request(path="/training-jobs")), errors.InvalidRequest)
 
 
 def test_log_options_that_are_unknown_are_refused():

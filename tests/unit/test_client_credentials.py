@@ -15,9 +15,15 @@ import pytest
 from model_training import AsyncClient, Client
 from model_training.client import token_command
 from model_training.client.address import AddressFinder
+from model_training.client.bearer_tokens import end_of
 from model_training.client.logins import Login, LoginFile, Registration, Tokens
 from model_training.client.token_command import TokenCommand
-from model_training.errors import ModelTrainingError, SettingsError, Unauthenticated
+from model_training.errors import (
+    InvalidRequest,
+    ModelTrainingError,
+    SettingsError,
+    Unauthenticated,
+)
 from tests.unit.bearer_server import BearerServer, bearer_server
 from tests.unit.fake_issuer import jwt
 
@@ -309,6 +315,29 @@ def test_what_a_command_prints_is_kept_until_shortly_before_its_end(home: Path):
     assert runs(home) == 2
 
 
+def test_the_end_of_a_token_may_be_anything():
+    assert end_of(jwt(exp=10**400)) is None
+    assert end_of(jwt(exp=1600)) == 1600
+
+
+def test_an_empty_argument_is_no_reason_to_be_somebody_else(server: BearerServer, home: Path):
+    (home / "data/token").write_text("of somebody else")
+    for given in ({"token": ""}, {"token_file": ""}):
+        with pytest.raises(SettingsError), Client(server.url, **given) as client:
+            client.pipelines()
+    assert server.shown == []
+
+
+def test_what_cannot_be_sent_is_told(server: BearerServer):
+    with Client(server.url, "given") as client:
+        with pytest.raises(InvalidRequest):
+            client.status("x" * 70_000)
+        with pytest.raises(InvalidRequest):
+            client.create("digits", idempotency_key="\u043a\u043b\u044e\u0447")
+    with pytest.raises(SettingsError, match="query"):
+        Client("http://127.0.0.1:9/?x=1#f")
+
+
 def test_one_run_serves_all_threads(home: Path):
     command = TokenCommand(program(home, "time.sleep(0.2); print('t')"))
     threads = [threading.Thread(target=command.token) for _ in range(8)]
@@ -317,12 +346,12 @@ def test_one_run_serves_all_threads(home: Path):
     for thread in threads:
         thread.join()
     assert runs(home) == 1
-    threads = [threading.Thread(target=command.renew, args=("other",)) for _ in range(8)]
+    threads = [threading.Thread(target=command.renew, args=("t",)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert runs(home) == 1
+    assert runs(home) == 2
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ import pytest
 from model_training import AsyncClient, Client, errors
 from model_training.client.address import AddressFinder
 from model_training.client.events import Ended, LogBytes
+from model_training.client.exchange import Disconnected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,7 +201,7 @@ class Running:
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        (data / "server.json").write_text(json.dumps({"url": self.url}))
+        (data / "server.json").write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
         (data / "token").write_text("secret\n")
 
     def close(self) -> None:
@@ -407,7 +408,21 @@ def test_the_local_token_goes_to_no_server_elsewhere(server: Running, url: str):
     assert AddressFinder(url, data=server.data).find().token is None
     with pytest.raises(errors.SettingsError, match="without TLS"):
         AddressFinder(url, "given", server.data).find()
-    assert AddressFinder("http://localhost:1", data=server.data).find().token == "secret"
+    assert AddressFinder(server.url, data=server.data).find().token == "secret"
+
+
+def test_the_local_token_goes_to_the_server_of_its_folder_alone(server: Running):
+    """Not into a tunnel to another, and not to whoever has the port of a server that died."""
+    assert AddressFinder("http://localhost:1", data=server.data).find().token is None
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    written = server.data / "server.json"
+    written.write_text(json.dumps({"url": server.url, "pid": ended.pid}))
+    assert AddressFinder(server.url, data=server.data).find().token is None
+    with pytest.raises(Disconnected, match="has ended"):
+        AddressFinder(data=server.data).find()
+    written.unlink()  # a full disk, of which the server told whoever started it
+    assert AddressFinder(server.url, data=server.data).find().token == "secret"
 
 
 def test_a_server_that_moved_is_found_again(server: Running, client: Client):

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from model_training import AsyncClient, Client
 from model_training.access.access_file import read_access_file
 from model_training.cli.login import SCOPE
-from model_training.client import openid
+from model_training.client import logins, openid
 from model_training.client.client_file import ServerTable, server_table
 from model_training.client.device_flow import request_code, wait_for_tokens
 from model_training.client.exchange import Disconnected
@@ -574,6 +575,58 @@ def test_a_login_that_others_can_read_is_not_used(issuer: FakeIssuer, server: Be
     logged_in(server, issuer)
     assert file.path.stat().st_mode & 0o777 == 0o600
     assert ran(server, "pipeline", "list")[0] == 0
+
+
+def test_the_way_out_of_a_login_that_others_saw_ends_it_for_them_too(
+    issuer: FakeIssuer, server: BearerServer
+):
+    for command in ("logout", "login"):
+        file = keep(server, issuer)
+        file.path.chmod(0o640)
+        [refresh_token] = [file.read(to_end_it=True).tokens.refresh_token]
+        if command == "logout":
+            assert ran(server, "logout") == (0, f"logged out at {server.url}\n")
+        else:
+            logged_in(server, issuer)
+        ended = [form["token"] for path, form in issuer.asked if path == "/revoke"]
+        assert ended == [refresh_token]
+
+
+def test_a_login_that_cannot_be_looked_at_is_no_reason_to_be_somebody_else(
+    server: BearerServer, home: Path
+):
+    (home / "data").mkdir()
+    (home / "data/token").write_text("of somebody else")
+    path = LoginFile(server.url).path
+    path.parent.mkdir(parents=True)
+    path.symlink_to(path)
+    with Client(server.url) as client, pytest.raises(SettingsError, match="cannot be read"):
+        client.pipelines()
+    assert server.shown == []
+
+
+def test_a_token_that_nobody_can_withdraw_is_told_of(issuer: FakeIssuer, server: BearerServer):
+    keep(server, issuer, expires_at=time.time() + 3600)
+    assert "can be withdrawn by nobody, and ends in 60 min" in ran(server, "logout")[1]
+
+
+def test_who_holds_the_lock_holds_nobody_up_for_long(
+    issuer: FakeIssuer, server: BearerServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(logins, "LOCK_S", 0.2)
+    file = keep(server, issuer)
+    with (
+        file.locked(),
+        Client(server.url, patience=0.1) as client,
+        pytest.raises(ServerUnreachable, match="another process has refreshed"),
+    ):
+        client.pipelines()
+
+
+def test_a_revocation_is_answered_by_its_status_alone(issuer: FakeIssuer, server: BearerServer):
+    keep(server, issuer)
+    issuer.put("/revoke", b"<p>done</p>")
+    assert ran(server, "logout") == (0, f"logged out at {server.url}\n")
 
 
 # Logging out

@@ -19,10 +19,12 @@ from model_training.access.decisions import (
     pipeline_resource,
     service_resource,
 )
+from model_training.access.engines import roles
 from model_training.access.engines.role_file import PATTERNS_LIMIT, ROLE_FILE_BYTES
 from model_training.access.engines.roles import RolesDecider
 from model_training.access.principals import Principal, PrincipalKind
 from model_training.errors import SettingsError
+from tests.unit.test_api_keys import no_more_files
 
 HOSTILE = {
     "rules that are alike": "[roles.a]\nallow = [\n"
@@ -306,6 +308,26 @@ async def test_a_bad_change_keeps_the_last_good_file_and_says_so_once(path: Path
     assert len(caplog.records) == 1
     assert "is no action; they are" in caplog.text
     path.write_text(FILE.replace('["fraud-*"] }', '["fraud-*", "churn"] }'))
+    assert await may_read_churn(decider)
+
+
+async def test_a_file_whose_mode_is_mended_is_read(path: Path):
+    decider = RolesDecider(path)
+    path.write_text(FILE.replace('["fraud-*"] }', '["fraud-*", "churn"] }'))
+    path.chmod(0o664)
+    assert not await may_read_churn(decider)
+    path.chmod(0o644)
+    assert await may_read_churn(decider)
+
+
+async def test_what_could_not_be_read_for_a_moment_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(roles, "AGAIN_S", 0.0)
+    decider = RolesDecider(path)
+    path.write_text(FILE.replace('["fraud-*"] }', '["fraud-*", "churn"] }'))
+    with no_more_files():
+        assert not await may_read_churn(decider)
     assert await may_read_churn(decider)
 
 

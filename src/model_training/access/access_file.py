@@ -174,7 +174,7 @@ class DecisionsTable(_Table):
 class AuditTable(_Table):
     """``[audit]``: where decisions are written down."""
 
-    file: _File | Literal["-"]
+    file: Annotated[Literal["-"] | _File, Field(union_mode="left_to_right")]
     """a file, or ``-`` for the standard output"""
 
 

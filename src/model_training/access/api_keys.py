@@ -163,6 +163,8 @@ class ApiKeys:
             status = _status(self._path)
             if status != self._seen:
                 self._seen = status
+                if status and status[3] & 0o077:
+                    raise ValueError("can be read by others; run: chmod 600 on it")  # noqa: TRY301 as any other fault of it
                 self._records = _by_id(self._path)
                 self._told = ""
         except OSError as error:

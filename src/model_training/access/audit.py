@@ -72,6 +72,7 @@ class AuditFile:
             SettingsError: it cannot be written.
         """
         self._path = path
+        self._is_cut = False
         try:
             self._descriptor = self._open()
         except OSError as error:
@@ -89,10 +90,17 @@ class AuditFile:
                 fresh = self._open()
                 os.close(self._descriptor)
                 self._descriptor = fresh
-            _write_whole(self._descriptor, audit_line(verdict))
+            self._write_line(audit_line(verdict))
         except OSError as error:
             logger.error("the audit log %s cannot be written: %s", self._path, error.strerror)  # noqa: TRY400 - one line, no trace
             raise AuditUnavailable from None
+
+    def _write_line(self, line: bytes) -> None:
+        """All of it; a line that a full disk had cut stays alone on its own."""
+        rest = b"\n" + line if self._is_cut else line
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+            self._is_cut = bool(rest)
 
     def _open(self) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW

@@ -144,7 +144,8 @@ class Issuers:
             raise Unreadable("its signature is wrong")
         expires_at = _require_times(text.claims, self._now(), issuer.leeway_s)
         _require_audience(text.claims, issuer.audience)
-        return _principal_of(issuer, text, claimed.token, expires_at)
+        # Its end is when it is refused: who was let in is not to be sent away before.
+        return _principal_of(issuer, text, claimed.token, expires_at + issuer.leeway_s)
 
 
 def _pem_of(issuer: Issuer) -> KeySet | None:

@@ -1,7 +1,8 @@
 """``auth.properties`` of an existing aiSSEMBLE deployment, as the access file that it means.
 
 Three keys count: ``pdp_host_url``, ``public_key_path`` and ``is_authorization_enabled``, which is
-true unless it is said to be something else, as there. The keys of Java key stores are passed over:
+true unless it is said to be false. There, whatever is not ``true`` switches it off; here a slip
+does not. The keys of Java key stores are passed over:
 what they hold is needed to sign tokens, and this service signs none. Without
 ``public_key_path`` no token could be verified before it is handed on, so it is needed here.
 """
@@ -26,7 +27,13 @@ def read_properties(path: Path) -> dict[str, object]:
         SettingsError: it cannot be read, or says too little.
     """
     values = _values(path)
-    is_enabled = values.get("is_authorization_enabled", "true").strip().lower() == "true"
+    switch = values.get("is_authorization_enabled", "true").strip().lower()
+    if switch not in ("true", "false"):
+        raise SettingsError(
+            f"The setting is_authorization_enabled in {path}: expects true or false. With anything "
+            "else nobody could tell whether it was meant to be off."
+        )
+    is_enabled = switch == "true"
     if "public_key_path" not in values:
         raise SettingsError(
             f"The setting public_key_path in {path}: it is missing, and without it no token can be "

@@ -46,6 +46,9 @@ def _is_address(text: str) -> bool:
 
 
 def _is_of(address: str, networks: Sequence[Network]) -> bool:
-    return _is_address(address) and any(
-        ipaddress.ip_address(address) in network for network in networks
-    )
+    if not _is_address(address):
+        return False
+    found = ipaddress.ip_address(address)
+    # As a listener of both families is told of a peer: ::ffff:10.0.0.1.
+    found = getattr(found, "ipv4_mapped", None) or found
+    return any(found in network for network in networks)

@@ -8,6 +8,7 @@ asked, the stream ends too; its client asks to go on, and is told then what is t
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -18,7 +19,11 @@ from model_training.errors import ModelTrainingError, Unavailable
 
 logger = logging.getLogger(__name__)
 
-RECHECK_S: Final = 60.0  # seconds between two questions about one follower
+RECHECK_S: Final = 60.0  # seconds between two questions about one follower, at most
+# Of them, by chance, it is asked so much earlier: all who came back after a restart of the service
+# would else be asked about in one moment, and again in each that follows.
+_EARLIER: Final = 0.2
+AT_ONCE: Final = 16  # questions under way, so that requests are decided about meanwhile
 
 
 class Ending(Protocol):
@@ -40,9 +45,13 @@ class Permit:
     """raises an error of ours if it is no longer permitted"""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> "_Key":
         """Equal for followers who are asked about together."""
-        return self.principal.id, self.principal.fingerprint, self.name
+        who = self.principal
+        return who.id, who.fingerprint, who.expires_at, self.name
+
+
+_Key = tuple[str, str, float | None, str]
 
 
 @dataclass(slots=True)
@@ -59,7 +68,9 @@ class Rechecks:
 
     def __init__(self, interval_s: float = RECHECK_S) -> None:
         self._interval_s = interval_s
-        self._watched: dict[tuple[str, str, str], _Watched] = {}
+        self._watched: dict[_Key, _Watched] = {}
+        self._of: dict[Ending, _Watched] = {}
+        self._slots = asyncio.Semaphore(AT_ONCE)
         self._task: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._is_new = asyncio.Event()
@@ -71,24 +82,30 @@ class Rechecks:
             watched = self._watched[permit.key] = _Watched(permit, self._next(permit))
             self._is_new.set()
         watched.streams.add(stream)
+        self._of[stream] = watched
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="rechecks")
 
-    def leave(self, stream: Ending, permit: Permit) -> None:
+    def leave(self, stream: Ending) -> None:
         """The stream has ended."""
-        watched = self._watched.get(permit.key)
+        watched = self._of.pop(stream, None)
         if watched is None:
             return
         watched.streams.discard(stream)
         if not watched.streams:
-            del self._watched[permit.key]
+            self._forget(watched)
         if not self._watched and self._task is not None:
             self._task.cancel()
             self._task = None
 
+    def _forget(self, watched: _Watched) -> None:
+        """Whoever comes now is another one's."""
+        if self._watched.get(watched.permit.key) is watched:
+            del self._watched[watched.permit.key]
+
     def _next(self, permit: Permit) -> float:
         """When to ask again, by the loop's clock."""
-        wait = self._interval_s
+        wait = self._interval_s * random.uniform(1 - _EARLIER, 1)  # noqa: S311 no secret
         if permit.principal.expires_at is not None:
             wait = min(wait, max(0.0, permit.principal.expires_at - time.time()))
         return asyncio.get_running_loop().time() + wait
@@ -111,11 +128,13 @@ class Rechecks:
                 pass
 
     async def _look(self, watched: _Watched) -> None:
-        reason = await self._reason_to_end(watched.permit)
+        async with self._slots:
+            reason = await self._reason_to_end(watched.permit)
         if reason is None:
             watched.due = self._next(watched.permit)
             self._is_new.set()
             return
+        self._forget(watched)
         for stream in list(watched.streams):
             stream.expel(reason)
 

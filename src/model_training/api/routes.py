@@ -1,7 +1,6 @@
 """The routes: each says who asks, reads what is asked, calls the service, and answers."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Final
 from urllib.parse import urlencode
 
@@ -134,18 +133,19 @@ class TrainingJobRoutes:
         asked = read_log_query(query_of(request), request.headers)
         name = job_name(request)
         if asked.follow:
-            return await self._follow(who, name, asked)
+            permit = Permit(who, name, self._asking_again(request, name))
+            return await self._follow(permit, asked)
         answer = await self._service.read_log(who, name, asked.selection)
         return answers.log(self._streams, answer, asked)
 
-    async def _follow(self, who: Principal, name: str, asked: LogQuery) -> Response:
+    async def _follow(self, permit: Permit, asked: LogQuery) -> Response:
+        who, name = permit.principal, permit.name
         self._streams.admit_follower(who)
         try:
             followed = await self._service.follow_log(who, name, asked.selection)
         except BaseException:  # whatever it was: the place is free again
             self._streams.dismiss_follower(who)
             raise
-        permit = Permit(who, name, partial(self._service.permit_log, who, name))
         headers = answers.log_headers(followed.job, followed.position)
         if asked.as_events:
             headers |= {
@@ -156,6 +156,19 @@ class TrainingJobRoutes:
             return FollowedEvents(self._streams, frames, headers, permit=permit)
         headers["Content-Type"] = answers.TEXT
         return Streamed(self._streams, text_frames(followed), headers, permit=permit)
+
+    def _asking_again(self, request: Request, name: str) -> Callable[[], Awaitable[None]]:
+        """Whether the sender is still who they were, and may still read the log."""
+        known = request.app.state
+        credential = {"authorization": request.headers.get("authorization", "")}
+        asked = ASKED.get()
+
+        async def ask() -> None:
+            ASKED.set(asked)  # it is asked in the context of whoever followed first
+            who: Principal = await known.authenticator.authenticate(credential)
+            await self._service.permit_log(who, name)
+
+        return ask
 
     async def delete(self, request: Request, who: Who) -> Response:
         """DELETE /training-jobs/NAME."""

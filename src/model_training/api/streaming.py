@@ -147,7 +147,7 @@ class Streamed(Response):
         finally:
             self._streams.leave(self)
             if self._permit is not None:
-                self._streams.rechecks.leave(self, self._permit)
+                self._streams.rechecks.leave(self)
             self._task.cancel()
             await asyncio.wait([self._task])
 

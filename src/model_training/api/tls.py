@@ -2,13 +2,15 @@
 
 A certificate lives for weeks and the service for longer, so whatever renews it writes the files,
 and connections made from then on are given the new one. Files that do not fit together, as in
-the middle of a renewal, leave the old one in use.
+the middle of a renewal, leave the old one in use: what is in use is never loaded into, as it would
+keep what it took of two files that do not fit.
 """
 
 import asyncio
 import logging
 import ssl
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -58,13 +60,20 @@ async def renew(context: ssl.SSLContext, certificate: Path, key: Path | None) ->
         if now == seen:
             continue
         try:
-            await asyncio.to_thread(_load, context, certificate, key)
-        except OSError as error:
-            reason = _reason(error)
-            logger.warning("the renewed certificate %s is not used: %s", certificate, reason)
+            fresh = await asyncio.to_thread(tls_context, certificate, key)
+        except SettingsError as error:
+            logger.warning("the renewed certificate is not used: %s", error.message)
         else:
+            context.sni_callback = partial(_hand_over, fresh)
             seen = now
             logger.info("the certificate %s was renewed", certificate)
+
+
+def _hand_over(
+    fresh: ssl.SSLContext, connection: ssl.SSLObject, _name: str, _first: ssl.SSLContext
+) -> None:
+    """Called for each new connection, also for one that names no host."""
+    connection.context = fresh
 
 
 def _stamps(*files: Path | None) -> list[tuple[int, int]]:

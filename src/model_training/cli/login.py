@@ -44,7 +44,10 @@ def login_command(talk: Talk, **chosen: str | None) -> None:
     registration = _registration(server, file, chosen)
     tokens = _asked(talk, registration)
     with file.locked():
+        before = _read_to_end_it(file)
         file.write(Login(server=file.server, registration=registration, tokens=tokens))
+    if before is not None and before.tokens.refresh_token != tokens.refresh_token:
+        _not_revoked(before)  # of no use to anybody but a thief; that it failed changes nothing
     _tell(talk, finder, file, tokens)
 
 
@@ -58,19 +61,25 @@ def logout_command(talk: Talk) -> None:
     file = LoginFile(_server(talk.finder()))
     with file.locked():
         was_there = file.exists()
-        try:
-            login = file.read()
-        except SettingsError:  # damaged, or anybody's: away with it
-            login = None
+        login = _read_to_end_it(file)
         file.remove()
     if not was_there:
         talk.say(f"nobody was logged in at {file.server}")
         return
     talk.say(f"logged out at {file.server}")
+    if login is not None and not login.tokens.is_over(time.time()):
+        talk.say(f"its access token can be withdrawn by nobody, and ends {_when(login.tokens)}")
     if (reason := _not_revoked(login)) is not None:
         talk.say(
             f"warning: the provider was not told, so the login may be good there yet: {reason}"
         )
+
+
+def _read_to_end_it(file: "LoginFile") -> "Login | None":
+    try:
+        return file.read(to_end_it=True)
+    except SettingsError:  # damaged: nobody can tell what there would be to end
+        return None
 
 
 def _server(finder: "AddressFinder") -> str:
@@ -158,7 +167,7 @@ def _when(tokens: "Tokens") -> str:
 
 def _not_revoked(login: "Login | None") -> str | None:
     """Have the provider end the login; why it did not, or None."""
-    from model_training.client.openid import Provider, Refusal
+    from model_training.client.openid import Provider
 
     if login is None:
         return "what was kept could not be used"
@@ -175,9 +184,9 @@ def _not_revoked(login: "Login | None") -> str | None:
             url = provider.discover().revocation
             if url is None:
                 return "it has no revocation_endpoint"
-            provider.post(url, form)
-    except (Disconnected, Refusal) as error:
-        return str(error)
+            provider.revoke(url, form)
+    except Disconnected as cut:
+        return cut.why
     except SettingsError as error:
         return error.message
     return None

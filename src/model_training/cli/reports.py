@@ -12,7 +12,8 @@ _NEXT: tuple[tuple[type[ModelTrainingError], str], ...] = (
     (errors.OutputNotFound, "model-training outputs NAME shows what the job kept"),
     (
         errors.Unauthenticated,
-        "run model-training login, or name a token by --token-file or MODEL_TRAINING_TOKEN",
+        "log in (model-training login), name a token (--token-file, MODEL_TRAINING_TOKEN), or "
+        "the data folder of a server on this machine (MODEL_TRAINING_DATA)",
     ),
     (errors.Forbidden, "ask whoever runs the server for the right to do this"),
     (

@@ -4,9 +4,10 @@ Argument before environment before what a server on this machine wrote into its 
 data folder is read again for each request, because a server that was restarted may listen on
 another port, and a client that follows a log must find it.
 
-The token file belongs to the service of that data folder. It is sent to an address that was
-named by hand only if that is this machine: never to a server elsewhere. All other credentials are
-the matter of ``credentials.py``.
+The token file belongs to the service of that data folder, and goes to that service alone: to the
+address that it wrote there, while the process that wrote it lives. Another address of this machine
+may be a tunnel to a server elsewhere, and a port that nobody has any more, anybody may take. All
+other credentials are the matter of ``credentials.py``.
 """
 
 import json
@@ -25,13 +26,19 @@ from model_training.client.credentials import (
 )
 from model_training.client.exchange import Disconnected
 from model_training.client.logins import LoginFile
-from model_training.client.origins import checked_url, is_loopback, require_private
+from model_training.client.origins import (
+    checked_server,
+    is_loopback,
+    require_private,
+    server_key,
+)
 from model_training.client.token_command import TokenCommand
 from model_training.errors import SettingsError
 from model_training.folders import DataFolder, default_data_folder
 
 START = "start one with: model-training serve"
 _EXAMPLE = "http://127.0.0.1:8642"
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, SettingsError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +60,11 @@ class AddressFinder:
         token_file: Path | str | None = None,
     ) -> None:
         named = url or os.environ.get("MODEL_TRAINING_URL") or None
-        self.named_url = checked_url(named, _EXAMPLE) if named else None
+        self.named_url = checked_server(named, _EXAMPLE) if named else None
         self.data = DataFolder(Path(data) if data else default_data_folder())
-        self._given = given_credential(token, token_file)
+        self._read_given = lambda: given_credential(token, token_file)
+        self._given: Credential | None = None
+        self._is_read = False
         self._commands: dict[str, TokenCommand | None] = {}
         self._lock = threading.Lock()
 
@@ -71,6 +80,17 @@ class AddressFinder:
             Disconnected: no server has written its address into the data folder.
         """
         return self.named_url or self._written_url()
+
+    def given(self) -> Credential | None:
+        """What was given by argument or variable. Not read before: to log out needs none of it.
+
+        Raises:
+            SettingsError: it cannot be used.
+        """
+        if not self._is_read:
+            self._given = self._read_given()
+            self._is_read = True
+        return self._given
 
     def find(self) -> Address:
         """Where the server is now, and what to show it. May take as long as a person does.
@@ -110,14 +130,30 @@ class AddressFinder:
             return None
 
     def _credential(self, url: str) -> Credential | None:
-        if self._given is not None:
-            return self._given
+        if (given := self.given()) is not None:
+            return given
         if command := self._command(url):
             return command
         login = LoginFile(url)
         if login.exists():
             return KeptLogin(login)
-        return DataFolderToken(self.data.token) if self.is_local else None
+        return DataFolderToken(self.data.token) if self._is_of_the_folder(url) else None
+
+    def _is_of_the_folder(self, url: str) -> bool:
+        """Whether the server at this address is the one of the data folder, as far as can be told.
+
+        On a full disk it could not write where it is, and says so to whoever started it: then an
+        address of this machine that is named by hand is believed.
+        """
+        if not is_loopback(url) and self.named_url is not None:
+            return False
+        try:
+            written = self._written()
+        except FileNotFoundError:
+            return self.named_url is not None
+        except _UNREADABLE:
+            return False
+        return server_key(written.url) == server_key(url) and written.lives
 
     def _command(self, url: str) -> TokenCommand | None:
         """Made once: it remembers what was printed."""
@@ -129,8 +165,36 @@ class AddressFinder:
 
     def _written_url(self) -> str:
         try:
-            written = cast("dict[str, object]", json.loads(self.data.server.read_bytes()))
-            return checked_url(str(written["url"]), _EXAMPLE)
-        except (OSError, ValueError, KeyError, TypeError, SettingsError) as error:
+            written = self._written()
+        except _UNREADABLE as error:
             why = f"no server has its address in {self.data.server}; {START}"
             raise Disconnected(why, sent=False) from error
+        if not written.lives:
+            why = f"the server that has its address in {self.data.server} has ended; {START}"
+            raise Disconnected(why, sent=False)
+        return written.url
+
+    def _written(self) -> "_Written":
+        plain = cast("dict[str, object]", json.loads(self.data.server.read_bytes()))
+        return _Written(checked_server(str(plain["url"]), _EXAMPLE), int(str(plain["pid"])))
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a server wrote into its data folder."""
+
+    url: str
+    pid: int
+
+    @property
+    def lives(self) -> bool:
+        """Whether there is such a process; it may be somebody else's."""
+        if os.name != "posix":  # where signal 0 would end it
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+        except PermissionError:
+            return True
+        return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, cast
 
-from model_training.client.origins import checked_url, server_key
+from model_training.client.origins import checked_server, server_key
 from model_training.client.user_folders import config_folder
 from model_training.errors import SettingsError
 
@@ -83,7 +83,7 @@ def _tables(body: bytes) -> dict[str, ServerTable]:
 
 def _address(url: str) -> str:
     try:
-        return checked_url(url, EXAMPLE)
+        return checked_server(url, EXAMPLE)
     except SettingsError as error:
         raise ValueError(error.message.rstrip(".")) from None
 

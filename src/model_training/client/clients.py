@@ -65,6 +65,7 @@ class Client:
         patience: float = PATIENCE_S,
     ) -> None:
         self._finder = AddressFinder(url, token, data, token_file)
+        self._finder.given()  # a mistake in it is told here
         self._patience_s = patience
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.Client(timeout=timeout, trust_env=not self._finder.is_local)
@@ -243,6 +244,7 @@ class AsyncClient:
         patience: float = PATIENCE_S,
     ) -> None:
         self._finder = AddressFinder(url, token, data, token_file)
+        self._finder.given()  # a mistake in it is told here
         self._patience_s = patience
         # Proxy variables are for servers elsewhere: the local token must not pass through one.
         self._http = httpx2.AsyncClient(timeout=timeout, trust_env=not self._finder.is_local)

@@ -13,6 +13,7 @@ belongs to one server. No redirect is followed by the client, so that none is ta
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,17 +68,19 @@ class TokenFile:
 
     def __init__(self, path: Path | str) -> None:
         self._path = Path(path)
+        self._lock = threading.Lock()
         self._kept: str | None = None
 
     def token(self) -> str:
         """What is in it now."""
-        if self._kept is None:
-            text, is_regular = self._read()
-            token = checked_token(text, f"The token file {self._path}")
-            if is_regular:
-                return token
-            self._kept = token
-        return self._kept
+        with self._lock:
+            if self._kept is None:
+                text, is_regular = self._read()
+                token = checked_token(text, f"The token file {self._path}")
+                if is_regular:
+                    return token
+                self._kept = token
+            return self._kept
 
     def renew(self, refused: str) -> bool:
         """Whether it was replaced."""
@@ -115,7 +118,7 @@ class KeptLogin:
     def _refreshed(self, stale: str) -> str:
         from model_training.client.refreshing import refreshed
 
-        return refreshed(self._file, stale, self._now())
+        return refreshed(self._file, stale, self._now)
 
 
 class DataFolderToken:
@@ -142,11 +145,11 @@ def given_credential(token: str | None, token_file: Path | str | None) -> Creden
     Raises:
         SettingsError: it cannot be a token, or there are two.
     """
-    if token and token_file:
+    if token is not None and token_file is not None:
         raise SettingsError("Give token or token_file, not both: they may be of two people.")
-    if token:
+    if token is not None:
         return GivenToken(token, "The argument token")
-    if token_file:
+    if token_file is not None:
         return TokenFile(token_file)
     if token := os.environ.get("MODEL_TRAINING_TOKEN"):
         return GivenToken(token, "The variable MODEL_TRAINING_TOKEN")

@@ -92,7 +92,7 @@ def _address(answer: Mapping[str, object], name: str) -> str:
 
 def _seconds(answer: Mapping[str, object], name: str, default: float | None) -> float:
     value = answer.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10**9:
         raise ValueError(f"its {name} is no number of seconds")
     return float(value)
 
@@ -112,19 +112,22 @@ def wait_for_tokens(
         Unauthenticated: it was refused, or not approved in time.
     """
     form = {**asked_for(registration), "grant_type": GRANT, "device_code": code.device_code}
-    interval, left = code.interval_s, code.lifetime_s
+    interval, left, cuts = code.interval_s, code.lifetime_s, 0
     while left > 0:
-        pause(interval)
-        left -= interval
+        wait = min(left, interval * 2**cuts)
+        pause(wait)
+        asked_at = time.monotonic()
         try:
             return read_tokens(provider.post(endpoints.token, form), time.time())
         except Refusal as refusal:
+            cuts = 0
             if refusal.code == "slow_down":
                 interval += SLOWER_S
             elif refusal.code != "authorization_pending":
                 raise _refused(refusal) from None
         except Disconnected:
-            interval *= 2  # as section 3.5 asks for; an end is set by the code's own
+            cuts += 1  # less often, as section 3.5 asks for; an end is set by the code's own
+        left -= wait + time.monotonic() - asked_at
     raise Unauthenticated("The code was not entered in time; log in again.")
 
 

@@ -13,17 +13,22 @@ import hashlib
 import json
 import os
 import re
+import threading
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+from model_training.client.exchange import Disconnected
 from model_training.client.origins import server_key
 from model_training.client.user_folders import state_folder
 from model_training.errors import SettingsError
 
 LOGIN_FILE_BYTES: Final = 2**20
+LOCK_S: Final = 10.0  # seconds for somebody else's refresh; a provider that hangs must not hang all
+LOOK_AGAIN_S: Final = 0.02
 _EARLY_S: Final = 30.0  # seconds before its end: for requests on their way, and clocks that differ
 _EARLY_PART: Final = 0.2  # of its life at most: a token of one minute is not renewed each time
 
@@ -54,6 +59,10 @@ class Tokens:
         early = min(_EARLY_S, (self.expires_at - self.obtained_at) * _EARLY_PART)
         return now < self.expires_at - early
 
+    def is_over(self, now: float) -> bool:
+        """Whether the access token has ended."""
+        return self.expires_at is not None and now >= self.expires_at
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
@@ -81,23 +90,34 @@ class LoginFile:
 
     def exists(self) -> bool:
         """Whether there is one, good or not."""
-        return self.path.exists()
+        try:
+            self.path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass  # it cannot be told, which to read it says
+        return True
 
-    def read(self) -> Login | None:
+    def read(self, *, to_end_it: bool = False) -> Login | None:
         """The login; None where there is none.
+
+        Args:
+            to_end_it: read it also where others can, as it is theirs no longer then.
 
         Raises:
             SettingsError: it cannot be used, or others can read it.
         """
         try:
             with self.path.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
+                found = os.fstat(file.fileno())
                 body = file.read(LOGIN_FILE_BYTES + 1)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise self._unusable(f"cannot be read: {error.strerror}") from None
-        if mode & 0o077:
+        if found.st_uid != os.geteuid():
+            raise self._unusable("is somebody else's")
+        if found.st_mode & 0o077 and not to_end_it:
             raise SettingsError(
                 f"The login in {self.path} can be read by others, so it may be theirs by now. "
                 "Log out and in again: model-training logout, model-training login"
@@ -140,9 +160,8 @@ class LoginFile:
 
         Raises:
             SettingsError: the lock cannot be had.
+            Disconnected: somebody else has held it for ``LOCK_S`` seconds.
         """
-        import fcntl  # not on every system on which a client without a login runs
-
         try:
             self._make_folder()
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
@@ -150,7 +169,12 @@ class LoginFile:
         except OSError as error:
             raise self._unwritable(error) from None
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            deadline = time.monotonic() + LOCK_S
+            while not _is_taken(lock):
+                if time.monotonic() > deadline:
+                    why = f"another process has refreshed {self.path} for {LOCK_S:g} s"
+                    raise Disconnected(why, sent=False)
+                threading.Event().wait(LOOK_AGAIN_S)
             yield
         finally:
             os.close(lock)
@@ -182,6 +206,17 @@ class LoginFile:
 
     def _unwritable(self, error: OSError) -> SettingsError:
         return SettingsError(f"The login in {self.path} cannot be written: {error.strerror}.")
+
+
+def _is_taken(lock: int) -> bool:
+    """Take the lock, if nobody has it; whether it is ours now."""
+    import fcntl  # not on every system on which a client without a login runs
+
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _login(body: bytes) -> Login:

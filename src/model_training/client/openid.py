@@ -128,15 +128,19 @@ class Provider:
             raise Disconnected(f"{url} answers {status}", sent=True)
         raise Refusal(shortened(code).strip('"'), _words(document, form))
 
+    def revoke(self, url: str, form: Mapping[str, str]) -> None:
+        """Have a token ended (RFC 7009); what a yes says beside its status is nothing.
+
+        Raises:
+            Disconnected: it did not say yes.
+        """
+        status, _ = self._exchange(self._http.build_request("POST", url, data=dict(form)))
+        if status != 200:
+            raise Disconnected(f"{url} answers {status}", sent=True)
+
     def _ask(self, request: httpx2.Request) -> tuple[int, Mapping[str, object]]:
         url = str(request.url)
-        try:
-            status, body = self._exchange(request)
-        except httpx2.RequestError as error:
-            why = f"{url}: {error or type(error).__name__}"
-            raise Disconnected(why, sent=not isinstance(error, httpx2.ConnectError)) from None
-        if not body and status == 200:
-            return status, {}  # a revocation has nothing to say
+        status, body = self._exchange(request)
         try:
             document = parse_json(body)
         except MalformedRequest:
@@ -146,6 +150,13 @@ class Provider:
         return status, cast("dict[str, object]", document)
 
     def _exchange(self, request: httpx2.Request) -> tuple[int, bytes]:
+        try:
+            return self._read(request)
+        except httpx2.RequestError as error:
+            why = f"{request.url}: {error or type(error).__name__}"
+            raise Disconnected(why, sent=not isinstance(error, httpx2.ConnectError)) from None
+
+    def _read(self, request: httpx2.Request) -> tuple[int, bytes]:
         deadline = time.monotonic() + ANSWER_S
         answer = self._http.send(request, stream=True)
         try:

@@ -47,6 +47,17 @@ def checked_url(url: str, example: str) -> str:
     return url.rstrip("/")
 
 
+def checked_server(url: str, example: str) -> str:
+    """The address of a server of ours: ``checked_url``, and nothing behind its path.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if "?" in url or "#" in url:
+        raise SettingsError(f"The address {url!r} holds a query or a fragment; leave that out.")
+    return checked_url(url, example)
+
+
 def _is_address(url: str) -> bool:
     try:
         parts = urlsplit(url)

@@ -44,7 +44,7 @@ def error_of(answer: Answer, request: Request) -> ModelTrainingError:
     error_class = _BY_KIND.get(kind) or _BY_STATUS.get(answer.status, ModelTrainingError)
     error = _build(error_class, problem, request)
     retry_after = answer.headers.get("retry-after", "")
-    if isinstance(error, errors.Unavailable) and retry_after.isdigit():
+    if isinstance(error, errors.Unavailable) and retry_after.isascii() and retry_after.isdigit():
         error.retry_after = int(retry_after)
     error.problem = problem
     return error
@@ -54,7 +54,7 @@ def _problem(answer: Answer) -> dict[str, object]:
     """The document, or one made up from an answer that carries none (a proxy's, say)."""
     try:
         document = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if isinstance(document, dict) and "status" in document:
         return cast("dict[str, object]", document)
@@ -94,6 +94,8 @@ def _words(problem: dict[str, object], key: str) -> tuple[str, ...]:
 
 
 def _faults(problem: dict[str, object], detail: str) -> list[Fault]:
-    told = cast("list[dict[str, object]]", problem.get("errors") or [])
-    faults = [Fault(str(each.get("path", "")), str(each.get("message", ""))) for each in told]
+    told = problem.get("errors")
+    each_told = cast("list[object]", told) if isinstance(told, list) else []
+    each_fault = [cast("dict[str, object]", one) for one in each_told if isinstance(one, dict)]
+    faults = [Fault(str(one.get("path", "")), str(one.get("message", ""))) for one in each_fault]
     return faults or [Fault("request", detail)]

@@ -3,6 +3,7 @@
 Apart from ``credentials.py``, so that the HTTP of it is only loaded where a login is refreshed.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from model_training.client.exchange import Disconnected
@@ -13,7 +14,7 @@ from model_training.errors import Unauthenticated
 LOG_IN = "log in again: model-training login"
 
 
-def refreshed(file: LoginFile, stale: str, now: float) -> str:
+def refreshed(file: LoginFile, stale: str, clock: Callable[[], float]) -> str:
     """The access token of a login after ``stale``: refreshed now, or by somebody else meanwhile.
 
     Raises:
@@ -22,6 +23,7 @@ def refreshed(file: LoginFile, stale: str, now: float) -> str:
         SettingsError: the login cannot be read or written.
     """
     with file.locked():
+        now = clock()  # only here: others may have held the lock for long
         login = file.read()
         if login is None:
             raise Unauthenticated(f"Nobody is logged in at {file.server} any more; {LOG_IN}")

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import cast
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from model_training.client.exchange import Request
 from model_training.client.results import JobFilters, JobOptions, LogOptions
@@ -63,10 +63,10 @@ def next_page_request(link: str) -> Request | None:
     for part in link.split(","):
         target, _, attributes = part.strip().partition(";")
         if 'rel="next"' in attributes.replace(" ", "") and target.startswith("<"):
-            path, _, query = target.strip("<>").partition("?")
-            # Its host is left out: the token goes only to the server that was asked.
+            query = target.strip("<>").partition("?")[2]
+            # Nothing else of it is taken: the token goes only to the server that was asked.
             query_pairs = tuple(parse_qsl(query, keep_blank_values=True))
-            return Request(path=urlsplit(path).path, query=query_pairs)
+            return Request(path="/training-jobs", query=query_pairs)
     return None
 
 
@@ -96,17 +96,22 @@ def delete_request(name: str, wait_s: float | None) -> Request:
 
 def job_path(name: str, *more: str) -> str:
     """The path of a job, or of something of it; every part is one segment."""
-    return "/".join(["/training-jobs", *(quote(part, safe="") for part in (name, *more))])
+    return "/".join(["/training-jobs", *(_segment(part) for part in (name, *more))])
 
 
 def output_path(name: str, path: str) -> str:
     """The path of one output; its folders stay segments."""
-    return job_path(name, "outputs") + "/" + quote(path)
+    return job_path(name, "outputs") + "/" + quote(path, errors="surrogateescape")
 
 
 def pipeline_path(name: str) -> str:
     """The path of a pipeline."""
-    return "/pipelines/" + quote(name, safe="")
+    return "/pipelines/" + _segment(name)
+
+
+def _segment(text: str) -> str:
+    # What a terminal gave that is no UTF-8 is nobody's name, which is for the server to say.
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def _body(parameters: Mapping[str, object]) -> bytes:

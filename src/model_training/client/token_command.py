@@ -19,6 +19,9 @@ from model_training.errors import SettingsError, Unauthenticated
 
 RUN_S: Final = 30.0  # seconds; it may have to ask a person's second factor
 EARLY_S: Final = 30.0  # seconds before its end: for requests on their way, and clocks that differ
+EARLY_PART: Final = 0.2  # of its life at most: for a token of half a minute it is not run each time
+# Seconds before it is run again after it gave what was refused: each run may want a second factor.
+AGAIN_S: Final = 5.0
 
 
 class TokenCommand:
@@ -38,6 +41,8 @@ class TokenCommand:
         self._run_s = run_s
         self._lock = threading.Lock()
         self._token: str | None = None
+        self._asked_at = float("-inf")
+        self._in_vain_at = float("-inf")
 
     def token(self) -> str:
         """What was printed last, or anew where that ends soon.
@@ -53,16 +58,21 @@ class TokenCommand:
     def renew(self, refused: str) -> bool:
         """Run it again, unless another thread did so meanwhile; whether it gave another token."""
         with self._lock:
-            if self._token == refused:
+            if self._token == refused and self._now() >= self._in_vain_at + AGAIN_S:
                 self._token = self._ask()
+                if self._token == refused:
+                    self._in_vain_at = self._now()
             return self._token != refused
 
     def _ends_soon(self, token: str) -> bool:
         end = end_of(token)
-        return end is not None and self._now() >= end - EARLY_S
+        if end is None:
+            return False
+        return self._now() >= end - min(EARLY_S, (end - self._asked_at) * EARLY_PART)
 
     def _ask(self) -> str:
         printed = self._run()
+        self._asked_at = self._now()
         try:
             return checked_token(printed.decode("ascii", "replace"), "its output")
         except SettingsError as error:

@@ -19,8 +19,9 @@ def state_folder() -> Path:
 
 
 def _folder(variable: str, default: str) -> Path:
-    base = os.environ.get(variable)
-    return (Path(base) if base else _home() / default) / "model-training"
+    base = os.environ.get(variable, "")
+    # A relative one is ignored, as the specification says: else the current folder would choose.
+    return (Path(base) if Path(base).is_absolute() else _home() / default) / "model-training"
 
 
 def _home() -> Path:

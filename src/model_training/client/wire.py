@@ -40,6 +40,8 @@ def _failures(url: str) -> Generator[None]:
         raise Disconnected(why, sent=not isinstance(error, _NOT_SENT)) from error
     except httpx2.InvalidURL as error:
         raise InvalidRequest(Fault("url", str(error))) from error
+    except UnicodeError as error:  # a host that no name server could know, a header beyond ASCII
+        raise InvalidRequest(Fault("request", f"cannot be sent: {error}")) from error
 
 
 def _prepared(
@@ -121,8 +123,8 @@ class BlockingWire:
     def _open(self, request: Request, *, whole: bool) -> Answer:
         self._close()
         self._address = self._finder.find()
-        prepared = _prepared(self._http, self._address, request)
-        with _failures(str(prepared.url)):
+        with _failures(self._address.url + request.path):
+            prepared = _prepared(self._http, self._address, request)
             response = self._http.send(prepared, stream=True)
             self._response = response
             if whole or response.status_code >= 300:
@@ -194,8 +196,8 @@ class AsyncWire:
         await self._close()
         # A program may have to be asked for the token, or a provider.
         self._address = await asyncio.to_thread(self._finder.find)
-        prepared = _prepared(self._http, self._address, request)
-        with _failures(str(prepared.url)):
+        with _failures(self._address.url + request.path):
+            prepared = _prepared(self._http, self._address, request)
             response = await self._http.send(prepared, stream=True)
             self._response = response
             if whole or response.status_code >= 300:

@@ -219,10 +219,16 @@ class PolicyServer:
         return [answers[at] for at in range(len(requests))]
 
     async def _one(self, request: Request, deadline: float) -> Answer:
+        clock = asyncio.get_running_loop().time
+        asked_at = float("inf")
         try:
             async with asyncio.timeout_at(deadline), self._slots:
+                asked_at = clock()
                 answer = await self._exchange(request)
         except TimeoutError:
+            if deadline - asked_at < self.server.total_s / 2:
+                # It waited here, for others: of that the decision point knows nothing.
+                raise _unavailable("is asked too much at once") from None
             raise _Unanswered(f"does not answer within {self.server.total_s:g} s") from None
         except AccessUnavailable:
             self._breaker.answered()
@@ -279,7 +285,7 @@ def _unavailable(reason: str, retry_after: int = AGAIN_S) -> AccessUnavailable:
 
 
 _NOT_CONNECTED: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
-_CUT: Final = (aiohttp.ClientError, OSError)
+_CUT: Final = (aiohttp.ClientError, OSError, UnicodeError)
 _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ConnectionTimeoutError, "takes no connection within {connect:g} s"),
     (aiohttp.ClientConnectorCertificateError, "has a certificate that is not accepted"),
@@ -287,6 +293,7 @@ _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (aiohttp.ClientConnectorDNSError, "has a name that cannot be resolved"),
     (aiohttp.ClientConnectorError, "takes no connection"),
     (aiohttp.ClientResponseError, "does not answer by HTTP"),
+    (UnicodeError, "has a name that no name server could know"),
 )
 
 

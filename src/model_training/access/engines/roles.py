@@ -7,6 +7,7 @@ it goes on deciding, and to send it no more requests would make an outage of the
 """
 
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Final
 from model_training.access.actions import Action
 from model_training.access.decisions import DENY, PERMIT, Decision, Resource
 from model_training.access.engines.role_file import Role, RoleFile, read_role_file
+from model_training.access.engines.stamps import AGAIN_S, stamp
 from model_training.access.patterns import matches
 from model_training.access.principals import Principal
 from model_training.errors import SettingsError
@@ -45,7 +47,9 @@ class RolesDecider:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen = _stamp(path)
+        self._seen = stamp(path)
+        self._fault = ""
+        self._again_at = float("inf")
         try:
             self._file = read_role_file(path)
         except SettingsError as error:
@@ -78,15 +82,19 @@ class RolesDecider:
         return decisions
 
     def _look(self) -> None:
-        stamp = _stamp(self._path)
-        if stamp == self._seen:
+        seen = stamp(self._path)
+        if seen == self._seen and time.monotonic() < self._again_at:
             return
-        self._seen = stamp
         try:
             self._file = read_role_file(self._path)
         except SettingsError as error:
-            logger.error("the roles that counted before still count: %s", error.message)  # noqa: TRY400 - one line, no trace
+            # What failed may have been the moment (too many open files), so it is read again soon.
+            self._seen, self._again_at = seen, time.monotonic() + AGAIN_S
+            if error.message != self._fault:
+                self._fault = error.message
+                logger.error("the roles that counted before still count: %s", error.message)  # noqa: TRY400 - one line, no trace
             return
+        self._seen, self._fault, self._again_at = seen, "", float("inf")
         self._rules.clear()
         logger.info("the roles in %s were read again", self._path)
 
@@ -150,11 +158,3 @@ def _roles_of(file: RoleFile, principal: Principal) -> list[Role]:
         or not claimed.isdisjoint(binding.roles)
     }
     return [file.roles[name] for name in sorted(names)]
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size

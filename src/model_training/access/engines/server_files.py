@@ -7,10 +7,12 @@ last made of it counts: it is half written, or it is wrong, and then the decisio
 import logging
 import re
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
+from model_training.access.engines.stamps import AGAIN_S, Stamp, stamp
 from model_training.errors import SettingsError
 
 logger = logging.getLogger(__name__)
@@ -31,29 +33,27 @@ class MadeOfFiles(Generic[T]):
         self._make = make
         self._paths = tuple(path for path in paths if path is not None)
         self._seen = self._stamps()
+        self._fault = ""
+        self._again_at = float("inf")
         self._value = make()
 
     def value(self) -> T:
         """It, of the files as they are now."""
         seen = self._stamps()
-        if seen != self._seen:
-            self._seen = seen
+        if seen != self._seen or time.monotonic() >= self._again_at:
             try:
                 self._value = self._make()
+                self._seen, self._fault, self._again_at = seen, "", float("inf")
             except SettingsError as error:
-                logger.warning("%s What it was before counts until then.", error.message)
+                # What failed may have been the moment, so it is made again soon.
+                self._seen, self._again_at = seen, time.monotonic() + AGAIN_S
+                if error.message != self._fault:
+                    self._fault = error.message
+                    logger.warning("%s What it was before counts until then.", error.message)
         return self._value
 
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in self._paths]
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+    def _stamps(self) -> list[Stamp]:
+        return [stamp(path) for path in self._paths]
 
 
 def read_token(path: Path) -> str:

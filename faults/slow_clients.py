@@ -21,6 +21,8 @@ from service import COMMAND, Service
 CONNECTIONS = 1000
 A_SECOND = 200  # connections that the attacker opens
 P99_S = 1.0
+CALM_S = 3.0  # for which the others are alone first
+POST_S = 0.02  # that one of their POSTs then takes on two idle cores; longer is a slower machine
 HELD_S = 40.0  # an answer that nobody reads is held for 30 s, all else less
 LONG = 40_000  # pieces of the log that is read slowly: 9 MB, more than kernel and server take in
 POSTS = 300  # more than there is time for
@@ -56,6 +58,8 @@ class Attacked:
     regular: str
     promises: list[Promise]
     """the first has the log that is read slowly"""
+    pace: float = 1.0
+    """how much longer than on two idle cores things take here"""
 
     @property
     def pid(self) -> int:
@@ -82,6 +86,7 @@ def campaign(lab: Lab, count: int) -> None:
     if shutil.which("slowhttptest") is None:
         raise RuntimeError("slowhttptest is not installed: apt-get install slowhttptest")
     attacked = started(lab)
+    lab.figures["calm"], attacked.pace = calm(attacked)
     for mode in MODES:
         one_mode(attacked, mode, count)
         lab.rounds += 1
@@ -102,6 +107,14 @@ def started(lab: Lab) -> Attacked:
     lab.submit(service, long)
     service.wait_for(long["name"], "ended")
     return Attacked(lab, service, attacker, regular, [long])
+
+
+def calm(attacked: Attacked) -> tuple[dict, float]:
+    """What others wait while nobody attacks, and how much slower the machine is for it."""
+    regulars = Regulars(attacked)
+    time.sleep(CALM_S)
+    waited = regulars.finish()["waited"]
+    return figures(waited), max(1.0, p(50, waited["post"]) / POST_S)
 
 
 def make_key(lab: Lab, name: str) -> str:
@@ -145,7 +158,7 @@ def one_mode(attacked: Attacked, mode: Mode, seconds: int) -> None:
     told = regulars.finish()
     watch.finish()
     lab.until(lambda: not attacked.connections(), f"{mode.name}: connections are left open", 10)
-    judge_waits(lab, mode, told)
+    judge_waits(lab, mode, told, P99_S * attacked.pace)
     lab.expect(
         watch.most > 0.9 * CONNECTIONS, f"{mode.name}: only {watch.most} connections at once"
     )
@@ -247,11 +260,11 @@ class Regulars:
         return told
 
 
-def judge_waits(lab: Lab, mode: Mode, told: dict) -> None:
+def judge_waits(lab: Lab, mode: Mode, told: dict, bound_s: float) -> None:
     lab.expect(not told["faults"], f"{mode.name}: others were refused: {told['faults'][:5]}")
     for kind, waited in told["waited"].items():
         late = p(99, waited)
-        lab.expect(late < P99_S, f"{mode.name}: p99 of {kind} is {late:.2f} s")
+        lab.expect(late < bound_s, f"{mode.name}: p99 of {kind} is {late:.2f} s")
 
 
 def figures(waited: dict[str, list[float]]) -> dict[str, str]:

@@ -221,7 +221,7 @@ class Settings(BaseSettings):
     commas in the environment. None, as a page needs no help of other origins."""
 
     principal_rate: int = Field(default=100, ge=1, le=100_000)
-    """Requests a second of one caller beyond this machine, after three seconds' worth at once: no
+    """Requests a second of one caller beyond this machine, after ten seconds' worth at once: no
     person comes near it, and a loop gone wild takes half of a small server."""
 
     principal_followers: int = Field(default=200, ge=1, le=1_000_000)

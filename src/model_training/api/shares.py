@@ -12,7 +12,7 @@ from typing import Final
 from model_training.access.principals import Principal, PrincipalKind
 from model_training.errors import TooManyRequests
 
-BURST_S: Final = 3.0  # seconds' worth of requests at once: a page that loads, a script that begins
+BURST_S: Final = 10.0  # seconds' worth of requests at once: a page that loads, a script that begins
 CALLERS_KEPT: Final = 10_000  # those who asked last; who is forgotten has a full share again
 
 

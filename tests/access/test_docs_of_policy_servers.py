@@ -26,7 +26,8 @@ PORT = re.compile(r"127\.0\.0\.1:(\d+)")
 SERVERS = {"opa run": "/health", "cerbos server": "/_cerbos/health", "openfga run": "/healthz"}
 COMMAND = Path(sys.executable).with_name("model-training")
 PIPELINE = 'name = "{}"\ncommand = ["true"]\n'
-LEA = user("lea", groups=["data-science"])
+END = FORGE.now() + 7200  # beyond all of these tests
+LEA = user("lea", groups=["data-science"], exp=END)
 
 
 class Reader:

@@ -45,9 +45,10 @@ PIPELINE = """
 name = "{name}"
 command = ["sh", "-c", "echo printed; sleep ${{SECONDS_LONG:-0}}"]
 """
-LEA = user("lea", groups=["data-science"])
-OLGA = user("olga", roles=["ml-admin"])
-EVE = user("eve", groups=["data"])
+END = FORGE.now() + 7200  # beyond all of these tests
+LEA = user("lea", groups=["data-science"], exp=END)
+OLGA = user("olga", roles=["ml-admin"], exp=END)
+EVE = user("eve", groups=["data"], exp=END)
 ACTIONS = "create,list,read,read_logs,read_outputs,stop,delete"
 OWNERS = 90  # of jobs from before, in each of two pipelines; more than three batches of pairs
 ANSWER_S = 2.2

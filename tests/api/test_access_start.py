@@ -34,7 +34,6 @@ from tests.unit.access_lab.lying_pdp import JSON, FakePdp, Said, fake_pdp
 from tests.unit.ledger_jobs import seen, spec
 from tests.waiting import until
 
-LEA = user("lea")
 REMOTE = ACCESS.partition("[decisions]")[0] + '[decisions]\nengine = "{engine}"\nurl = "{url}"\n'
 
 
@@ -46,6 +45,11 @@ def pdp(port: int = 0) -> Iterator[FakePdp]:
         portal.wrap_async_context_manager(fake_pdp(port=port)) as fake,
     ):
         yield fake
+
+
+def lea() -> str:
+    """A token of now: it lives for minutes, and all the tests take longer."""
+    return user("lea")
 
 
 def port_of(url: str) -> int:
@@ -70,13 +74,13 @@ def test_it_is_not_ready_until_its_decision_point_has_answered_once(tmp_path: Pa
         told = f"Not ready, as {url} must decide: The decision point takes no connection"
         asyncio.run(until(lambda: told in log(service)))
         assert not is_ready(service)
-        assert service.ask("GET", "/training-jobs", LEA).status_code == 503
+        assert service.ask("GET", "/training-jobs", lea()).status_code == 503
         with pdp(port_of(url)):
             asyncio.run(until(lambda: is_ready(service), within=20))
             assert f"{url} answers." in log(service)
-            assert service.ask("GET", "/training-jobs", LEA).status_code == 200
+            assert service.ask("GET", "/training-jobs", lea()).status_code == 200
         # An outage afterwards is told to each caller, who could not be told by nobody.
-        assert service.ask("GET", "/training-jobs", LEA).status_code == 503
+        assert service.ask("GET", "/training-jobs", lea()).status_code == 503
         assert is_ready(service)
         assert log(service).count("Not ready") == 1
 
@@ -89,7 +93,7 @@ def test_a_rule_that_is_not_there_is_told_at_the_start(tmp_path: Path):
             told = f"{there.url} answers, but the rule of decisions.path is undefined"
             asyncio.run(until(lambda: told in log(service)))
             assert is_ready(service)
-            assert service.ask("GET", "/training-jobs", LEA).status_code == 403
+            assert service.ask("GET", "/training-jobs", lea()).status_code == 403
 
 
 def test_what_is_asked_is_what_is_explained(tmp_path: Path):
@@ -99,10 +103,10 @@ def test_what_is_asked_is_what_is_explained(tmp_path: Path):
         with serving(tmp_path) as service:
             asyncio.run(until(lambda: is_ready(service)))
             before = len(there.asked)
-            name = service.create(LEA)
-            service.ask("GET", "/training-jobs", LEA)
-            service.ask("GET", f"/training-jobs/{name}/status", LEA)
-            service.ask("DELETE", f"/training-jobs/{name}", LEA)
+            name = service.create(lea())
+            service.ask("GET", "/training-jobs", lea())
+            service.ask("GET", f"/training-jobs/{name}/status", lea())
+            service.ask("DELETE", f"/training-jobs/{name}", lea())
             asked = [told(each.body) for each in there.asked[before:]]
     explained = [told(json.loads(each.body)) for each in worked_requests(EXAMPLES["opa"])]
     assert list(dict.fromkeys(asked)) == list(dict.fromkeys(explained))
@@ -126,7 +130,7 @@ def test_a_list_of_too_many_owners_asks_for_a_narrower_filter(tmp_path: Path):
         with serving(tmp_path) as service:
             asyncio.run(until(lambda: is_ready(service)))
             before = len(there.asked)
-            wide = service.ask("GET", "/training-jobs", LEA)
+            wide = service.ask("GET", "/training-jobs", lea())
             assert wide.status_code == 422
             problem = wide.json()
             assert problem["type"] == "/problems/filter-too-wide"
@@ -138,7 +142,7 @@ def test_a_list_of_too_many_owners_asks_for_a_narrower_filter(tmp_path: Path):
             ]
             assert asked == ["list"], "about nothing that is in it"
 
-            narrow = service.ask("GET", "/training-jobs?pipeline=fraud&limit=1000", LEA)
+            narrow = service.ask("GET", "/training-jobs?pipeline=fraud&limit=1000", lea())
             assert narrow.status_code == 200
             assert len(narrow.json()) == PAIRS_LIMIT // 2
         errors = [line["reason"] for line in service.audit() if line["decision"] == "error"]

@@ -56,7 +56,7 @@ def test_every_command_in_a_document_exists_with_its_options(name: str):
         if match is None or line.startswith(("stop it", "see it", "follow it", "what it", "wait")):
             continue
         given = shlex.split(match[1])
-        path = tuple(given[:2]) if tuple(given[:2]) in known else (given[0],)
+        path = next((p for n in (3, 2) if (p := tuple(given[:n])) in known), (given[0],))
         assert path in known, line
         options = {o for p in known[path].params for o in (*p.opts, *p.secondary_opts)}
         used = {w.partition("=")[0] for w in given if re.match(r"--?[a-z]", w)}

@@ -93,7 +93,7 @@ class Forge:
     def claims(self, **changes: object) -> Json:
         now = self.now()
         claims = {
-            "iss": ISSUER, "aud": AUDIENCE, "sub": "lea", "iat": now - 5, "exp": now + 300,
+            "iss": ISSUER, "aud": AUDIENCE, "sub": "lea", "iat": now - 5, "exp": now + 3600,
         }  # fmt: skip
         claims.update(changes)
         return {name: value for name, value in claims.items() if value is not ...}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Without offline_access most providers give no refresh token, and a job would outlive the login.
 SCOPE = "openid offline_access"
+SOON_S = 600.0  # an access token that ends within this time is nothing to warn of
 
 
 @click.command
@@ -67,7 +68,7 @@ def logout_command(talk: Talk) -> None:
         talk.say(f"nobody was logged in at {file.server}")
         return
     talk.say(f"logged out at {file.server}")
-    if login is not None and not login.tokens.is_over(time.time()):
+    if login is not None and not login.tokens.is_over(time.time() + SOON_S):
         talk.say(f"its access token can be withdrawn by nobody, and ends {_when(login.tokens)}")
     if (reason := _not_revoked(login)) is not None:
         talk.say(

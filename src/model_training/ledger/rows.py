@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from datetime import datetime
+from functools import lru_cache
 from typing import cast
 
 from model_training.jobs import (
@@ -49,7 +50,7 @@ def job_of(row: sqlite3.Row) -> TrainingJob:
         parameters=json.loads(row["parameters"]),
         executor=row["executor"],
         image=row["image"],
-        command=tuple(json.loads(row["command"])),
+        command=_words(row["command"]),
         digest=row["digest"],
         owner=row["owner"],
         created_at=parse_time(row["created_at"]),
@@ -58,11 +59,22 @@ def job_of(row: sqlite3.Row) -> TrainingJob:
         duration_s=row["duration_s"],
         exit_code=row["exit_code"],
         attempt=row["attempt"],
-        resources=Resources(**json.loads(row["resources"])),
+        resources=_resources(row["resources"]),
         timeout_s=row["timeout_s"],
         output=row["output"],
-        warnings=tuple(json.loads(row["warnings"])),
+        warnings=_words(row["warnings"]),
     )
+
+
+# The jobs of one list have few different ones, and both are frozen.
+@lru_cache(maxsize=64)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(cast("list[str]", json.loads(text)))
+
+
+@lru_cache(maxsize=64)
+def _resources(text: str) -> Resources:
+    return Resources(**json.loads(text))
 
 
 def values_of_new(job: TrainingJob, observation: Observation) -> dict[str, Value]:

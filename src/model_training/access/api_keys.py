@@ -118,12 +118,7 @@ class ApiKeys:
         self._told = ""
         try:
             self._seen = _status(path)
-            if self._seen and self._seen[3] & 0o077:
-                raise SettingsError(
-                    f"The setting api_keys.file: {path} can be read by others; "
-                    f"run: chmod 600 {path}"
-                )
-            self._records: dict[str, KeyRecord] | None = _by_id(path)
+            self._records: dict[str, KeyRecord] | None = _by_id(path, self._seen)
         except (OSError, ValueError) as error:
             msg = f"The setting api_keys.file: {path} cannot be used: it {_reason(error)}."
             raise SettingsError(msg) from None
@@ -163,9 +158,7 @@ class ApiKeys:
             status = _status(self._path)
             if status != self._seen:
                 self._seen = status
-                if status and status[3] & 0o077:
-                    raise ValueError("can be read by others; run: chmod 600 on it")  # noqa: TRY301 as any other fault of it
-                self._records = _by_id(self._path)
+                self._records = _by_id(self._path, status)
                 self._told = ""
         except OSError as error:
             # Perhaps only for now (too many open files): nothing says when it can be read again.
@@ -185,7 +178,9 @@ class ApiKeys:
             logger.error("the file of API keys %s %s; no key is good", self._path, reason)
 
 
-def _by_id(path: Path) -> dict[str, KeyRecord]:
+def _by_id(path: Path, status: tuple[int, int, int, int] | None) -> dict[str, KeyRecord]:
+    if status and status[3] & 0o077:
+        raise ValueError(f"can be read by others; run: chmod 600 {path}")
     return {record.id: record for record in read_keys(path)}
 
 

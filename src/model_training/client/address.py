@@ -145,12 +145,14 @@ class AddressFinder:
         On a full disk it could not write where it is, and says so to whoever started it: then an
         address of this machine that is named by hand is believed.
         """
-        if not is_loopback(url) and self.named_url is not None:
+        if self.named_url is None:
+            return True  # it was read there, and its process lives
+        if not is_loopback(url):
             return False
         try:
             written = self._written()
         except FileNotFoundError:
-            return self.named_url is not None
+            return True
         except _UNREADABLE:
             return False
         return server_key(written.url) == server_key(url) and written.lives
